@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from features.kind import INDEX
 from features.feature import DAY, HOUR, MINUTE, Age, Differ, Feature, Last, Seen, Share, Sum
 
 SIGN_UP: tuple[Feature, ...] = (
@@ -110,7 +111,8 @@ BUILT_IN: tuple[Feature, ...] = (
 def custom(kind: str) -> tuple[Feature, ...]:
     """What any identifier that a provider adds through `entities` is worth, with no code change."""
     return (
-        Seen("account", kind, 90 * DAY, f"{{n}} accounts on one {kind}", "custom"),
+        Seen("account", kind, DAY, f"{{n}} accounts on one {kind} in a day", "custom"),
+        Seen("account", kind, 365 * DAY, f"{{n}} accounts on one {kind} in a year", "custom"),
         Seen(kind, "account", 30 * DAY, f"{{n}} different {kind} in 30 days", "custom"),
     )
 
@@ -145,5 +147,8 @@ class Catalog:
 
 
 def with_kinds(kinds: Iterable[str]) -> Catalog:
-    """The catalogue with columns for each of these custom kinds, in a fixed order."""
-    return Catalog(tuple(sorted(set(kinds))))
+    """The catalogue with columns for each of these custom kinds, in a fixed order.
+
+    A kind that has the name of a built-in one gets no columns; it makes sightings and links all the same.
+    """
+    return Catalog(tuple(sorted(set(kinds) - set(INDEX) - {"account", "hour", "partner", "continuation"})))

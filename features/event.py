@@ -28,21 +28,15 @@ Number = Annotated[float, Meta(ge=-1e12, le=1e12)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Sketch = Annotated[list[Annotated[int, Meta(ge=0, le=2**32 - 1)]], Meta(min_length=8, max_length=8)]
 BandSketch = Annotated[list[Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]], Meta(max_length=8)]
-Time = (
-    Annotated[int, Meta(ge=0, le=2**53)] | Annotated[datetime, Meta(tz=True)]
-)  # int milliseconds after decoding
-Entities = Annotated[
-    dict[Annotated[str, Meta(pattern="^[A-Za-z][A-Za-z0-9_.-]{0,63}$")], Text], Meta(max_length=32)
-]
+Time = Annotated[int, Meta(ge=0, le=2**53)] | Annotated[datetime, Meta(tz=True)]  # int milliseconds after decoding
+Entities = Annotated[dict[Annotated[str, Meta(pattern="^[A-Za-z][A-Za-z0-9_.-]{0,63}$")], Text], Meta(max_length=32)]
 
 NetworkType = Literal["residential", "mobile", "hosting", "vpn", "tor", "education", "business", "unknown"]
 EmailClass = Literal["free", "corporate", "education", "disposable", "custom"]
 System = Literal["windows", "macos", "linux", "ios", "android", "other"]
 
 
-class Event(
-    Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", gc=False
-):
+class Event(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", gc=False):
     """What every type carries. `ip_subnet_id` (an IPv6 /64) and the other coarse classes are
     derived from the raw value when it is present, and accepted from an edge that hashes itself."""
 
@@ -351,9 +345,7 @@ def _reason(fields: dict[str, Any], message: str) -> InvalidEvent:
     if type_name is None:
         return InvalidEvent("type", "the required field is missing", f"one of {', '.join(EVENT_TYPES)}")
     if not isinstance(type_name, str) or type_name not in CLASS_OF:
-        return InvalidEvent(
-            "type", f"unknown event type {type_name!r}", nearest(str(type_name), EVENT_TYPES)
-        )
+        return InvalidEvent("type", f"unknown event type {type_name!r}", nearest(str(type_name), EVENT_TYPES))
     if unknown := _UNKNOWN.search(message):
         if " - at `$." in message:  # inside owners[]
             return InvalidEvent("owners", f"unknown field `{unknown[1]}` in an owner")
@@ -403,9 +395,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def _kind(value: object) -> str:
-    return {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(
-        type(value), "a number"
-    )
+    return {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(type(value), "a number")
 
 
 def decode_lines(data: bytes, first_line: int = 1) -> tuple[list[AnyEvent], list[int], list[Rejection]]:

@@ -10,25 +10,80 @@ twice changes nothing. Low-entropy values (phones, IPv4) are safe only while the
 import hashlib
 import ipaddress
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
+from operator import attrgetter
+from typing import NamedTuple
 
 import phonenumbers
 from disposable_email_domains import blocklist
 from email_validator import EmailNotValidError, validate_email
 
-from features.event import AnyEvent, InvalidEvent, Owner
+from features.event import (
+    EVENT_CLASSES,
+    AnyEvent,
+    Event,
+    InvalidEvent,
+    KycChecked,
+    OwnershipDeclared,
+)
 from features.kind import KINDS, LINK_FAMILY, NS
 
 # The large free mail hosts; a domain outside these, education and disposable is somebody's own.
-FREE_DOMAINS = frozenset(
-    "gmail.com outlook.com hotmail.com live.com msn.com yahoo.com ymail.com icloud.com me.com mac.com aol.com "
-    "proton.me protonmail.com gmx.com gmx.de gmx.net web.de mail.com zoho.com yandex.ru yandex.com mail.ru qq.com "
-    "163.com 126.com sina.com foxmail.com naver.com daum.net orange.fr free.fr laposte.net libero.it t-online.de "
-    "comcast.net verizon.net att.net btinternet.com fastmail.com hey.com tutanota.com hotmail.co.uk yahoo.co.jp "
-    "yahoo.co.uk yahoo.fr hotmail.fr live.com.mx uol.com.br bol.com.br rediffmail.com".split()
-)
-_ALIAS_DOMAINS = {"googlemail.com": "gmail.com", "pm.me": "proton.me", "protonmail.com": "proton.me"}
+_FREE = """
+    gmail.com outlook.com hotmail.com live.com msn.com yahoo.com ymail.com icloud.com me.com
+    mac.com aol.com proton.me protonmail.com gmx.com gmx.de gmx.net web.de mail.com zoho.com
+    yandex.ru yandex.com mail.ru qq.com 163.com 126.com sina.com foxmail.com naver.com daum.net
+    orange.fr free.fr laposte.net libero.it t-online.de comcast.net verizon.net att.net
+    btinternet.com fastmail.com hey.com tutanota.com hotmail.co.uk yahoo.co.jp yahoo.co.uk
+    yahoo.fr hotmail.fr live.com.mx uol.com.br bol.com.br rediffmail.com
+"""
+FREE_DOMAINS = frozenset(_FREE.split())
+_ALIAS_DOMAINS = {
+    "googlemail.com": "gmail.com",
+    "pm.me": "proton.me",
+    "protonmail.com": "proton.me",
+}
 _EDUCATION = (".edu", ".ac")
+FAMILY_CACHE = 1 << 15  # values remembered in each family, some 300 bytes each
+
+
+class Family(dict[str, str]):
+    """The tokens of one family by canonical value; one that is missing is made.
+
+    A lookup that finds its value costs a fraction of a hash, and identifiers recur within days, so
+    every family remembers up to FAMILY_CACHE values and then starts afresh.
+    """
+
+    __slots__ = ("_state",)
+
+    def __init__(self, key: bytes, name: str) -> None:
+        # BLAKE2b's personalisation separates the domains; names longer than 16 bytes are folded
+        person = hashlib.blake2b(name.encode(), digest_size=16).digest()
+        self._state = hashlib.blake2b(key=key, digest_size=16, person=person)
+
+    def __missing__(self, value: str) -> str:
+        if value.startswith("h:"):
+            token = value
+        else:
+            state = self._state.copy()
+            state.update(value.encode("utf-8", "surrogatepass"))
+            token = "h:" + state.hexdigest()
+        if len(self) >= FAMILY_CACHE:
+            self.clear()
+        self[value] = token
+        return token
+
+
+class Fields(NamedTuple):
+    """What `seal` does to one event type: `values` gets the fields `names`, each of its family in
+    order; `lists` hold several values; a `contact` type carries a phone or an e-mail."""
+
+    values: Callable[[AnyEvent], tuple[str | None, ...]]
+    names: tuple[str, ...]
+    families: tuple[Family, ...]
+    lists: tuple[tuple[str, Family], ...]
+    contact: bool
 
 
 class Secret:
@@ -42,29 +97,35 @@ class Secret:
         if not 16 <= len(key) <= 64:
             raise ValueError(f"an identity key has 16 to 64 bytes, this one has {len(key)}")
         self._key = key
-        self._domains: dict[str, hashlib.blake2b] = {}
-        self._tokens: dict[tuple[str, str], str] = {}
+        self._families: dict[str, Family] = {}
+        self.fields: dict[type[Event], Fields] = {
+            cls: self._fields_of(cls) for cls in EVENT_CLASSES
+        }
+
+    def family(self, name: str) -> Family:
+        """The tokens of a family: `secret.family("card")[value]`."""
+        found = self._families.get(name)
+        if found is None:
+            found = self._families[name] = Family(self._key, name)
+        return found
 
     def token(self, family: str, value: str) -> str:
-        """`h:` + 32 hex digits for a canonical value of this family; an `h:…` value is returned as is."""
-        if value.startswith("h:"):
-            return value
-        known = self._tokens.get((family, value))
-        if known is not None:
-            return known
-        domain = self._domains.get(family)
-        if domain is None:
-            # BLAKE2b's personalisation separates the domains; names longer than 16 bytes are folded
-            person = hashlib.blake2b(family.encode(), digest_size=16).digest()
-            domain = hashlib.blake2b(key=self._key, digest_size=16, person=person)
-            self._domains[family] = domain
-        state = domain.copy()
-        state.update(value.encode("utf-8", "surrogatepass"))
-        token = "h:" + state.hexdigest()
-        if len(self._tokens) >= 1 << 18:  # identifiers recur within days; a bound, not an LRU, is enough
-            self._tokens.clear()
-        self._tokens[family, value] = token
-        return token
+        """`h:` + 32 hex digits for a canonical value of this family; `h:…` is returned as is."""
+        return self.family(family)[value]
+
+    def _fields_of(self, cls: type[Event]) -> Fields:
+        known = cls.__struct_fields__
+        present = [
+            (f, self.family(name)) for f, name in (*_HASHED_FIELDS, *_LINK_FIELDS) if f in known
+        ]
+        single = [(f, family) for f, family in present if f not in _LIST_FIELDS]
+        return Fields(
+            attrgetter(*(f for f, _ in single)),
+            tuple(f for f, _ in single),
+            tuple(family for _, family in single),
+            tuple((f, family) for f, family in present if f in _LIST_FIELDS),
+            "phone" in known or "email" in known,
+        )
 
 
 def u64(token: str) -> int:
@@ -74,9 +135,11 @@ def u64(token: str) -> int:
     """
     if len(token) == 34 and token.startswith("h:"):
         try:
-            return int(token[2:18], 16) or 1
+            digest = bytes.fromhex(token[2:])
         except ValueError:
-            pass
+            digest = b""  # an edge's own form of token: a name like any other
+        if len(digest) == 16:  # fromhex passes over spaces
+            return int.from_bytes(digest[:8], "big") or 1
     digest = hashlib.blake2b(token.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") or 1
 
@@ -100,7 +163,7 @@ def canonical_email(address: str) -> tuple[str, str, str] | None:
 
 
 def email_class(domain: str) -> str:
-    """`free education disposable custom`; whether a domain is a company's is the provider's to say."""
+    """`free education disposable custom`; which is a company's is the provider's to say."""
     if domain in FREE_DOMAINS:
         return "free"
     if domain in blocklist:
@@ -116,7 +179,9 @@ def email_shape(local: str) -> str:
 
 
 @lru_cache(maxsize=1 << 14)
-def canonical_phone(number: str, region: str | None = None) -> tuple[str, str | None, str, str] | None:
+def canonical_phone(
+    number: str, region: str | None = None
+) -> tuple[str, str | None, str, str] | None:
     """(E.164, country, block, line type), or None if it is not a possible number.
 
     The block is the number without its last three digits: carriers assign, and SMS farms rent,
@@ -166,6 +231,7 @@ _HASHED_FIELDS = tuple(
     if not k.clear and k.field not in ("ip", "email", "phone", "mrz", "ip_block_id", "ip_subnet_id")
 )
 _LINK_FIELDS = tuple(LINK_FAMILY.items())
+_LIST_FIELDS = ("chain", "minted_refs", "emitted_refs")
 
 
 def seal(event: AnyEvent, secret: Secret) -> None:
@@ -174,34 +240,40 @@ def seal(event: AnyEvent, secret: Secret) -> None:
     Raises:
         InvalidEvent: an e-mail, phone or IP that cannot be read as one.
     """
-    token = secret.token
+    cls = type(event)
+    fields = secret.fields[cls]
     _seal_ip(event, secret)
-    fields = event.__struct_fields__
-    if "phone" in fields or "email" in fields:
+    if fields.contact:
         _seal_contact(event, secret)
-    mrz = getattr(event, "mrz", None)
-    if mrz is not None:
-        event.mrz = token("mrz", "".join(mrz.split()).upper())  # type: ignore[union-attr]
-    for field, family in _fields_of(type(event)):
-        value = getattr(event, field)
+    for field, family, value in zip(
+        fields.names, fields.families, fields.values(event), strict=True
+    ):
         if value is not None:
-            if type(value) is list:
-                setattr(event, field, [token(family, v) for v in value])
-            else:
-                setattr(event, field, token(family, value))
+            setattr(event, field, family[value])
+    for field, family in fields.lists:
+        values = getattr(event, field)
+        if values:
+            setattr(event, field, list(map(family.__getitem__, values)))
     if event.entities:
-        event.entities = {kind: token(NS, value) for kind, value in event.entities.items()}
-    owners: list[Owner] | None = getattr(event, "owners", None)
-    for owner in owners or ():
-        owner.owner = token("party", owner.owner)
+        family = secret.family(NS)
+        event.entities = {kind: family[value] for kind, value in event.entities.items()}
+    if cls is KycChecked:
+        _seal_document(event, secret)  # type: ignore[arg-type]
+    elif cls is OwnershipDeclared:
+        _seal_owners(event, secret)  # type: ignore[arg-type]
+
+
+def _seal_document(event: KycChecked, secret: Secret) -> None:
+    mrz = event.mrz
+    if mrz is not None and not mrz.startswith("h:"):
+        event.mrz = secret.token("mrz", "".join(mrz.split()).upper())
+
+
+def _seal_owners(event: OwnershipDeclared, secret: Secret) -> None:
+    for owner in event.owners or ():
+        owner.owner = secret.token("party", owner.owner)
         if owner.of != "self":
-            owner.of = token("party", owner.of)
-
-
-@lru_cache(maxsize=32)
-def _fields_of(cls: type) -> tuple[tuple[str, str], ...]:
-    names = set(cls.__struct_fields__)  # type: ignore[attr-defined]
-    return tuple((f, family) for f, family in (*_HASHED_FIELDS, *_LINK_FIELDS) if f in names)
+            owner.of = secret.token("party", owner.of)
 
 
 def _seal_ip(event: AnyEvent, secret: Secret) -> None:
@@ -225,7 +297,9 @@ def _seal_contact(event: AnyEvent, secret: Secret) -> None:
     if phone is not None and not phone.startswith("h:"):
         forms = canonical_phone(phone, event.country)
         if forms is None:
-            raise InvalidEvent("phone", "not a possible phone number", "E.164, for example +4930123456")
+            raise InvalidEvent(
+                "phone", "not a possible phone number", "E.164, for example +4930123456"
+            )
         e164, country, block, line = forms
         event.phone = secret.token("phone", e164)  # type: ignore[union-attr]
         event.phone_country = event.phone_country or country  # type: ignore[union-attr]

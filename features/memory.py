@@ -11,7 +11,7 @@ rest rehashed, into twice the room if they still fill it by a third.
     claims    key -> time, owner, account
     accounts  account -> dense row: organisation, first sight, profile slots, last numbers
     talks     conversation of an account -> the environment block to carry forward
-    ids       event_id -> digest of its first body, time
+    ids       event_id -> digest of its first body, time, ordinal
 
 The kernel returns before an event for which a table might overflow; Python makes room and calls
 again, so the hot loop never allocates. Measured by `shoal bench` as "fold alone".
@@ -61,7 +61,7 @@ _SALT = np.uint64(0x9E3779B97F4A7C15)
 _CUSTOM_SALT = np.uint64(0xD1B54A32D192ED03)
 
 # places in `State.size`
-SETS, ARENA, TALLIES, CLAIMS, ACCOUNTS, TALKS, IDS, WATERMARK = range(8)
+SETS, ARENA, TALLIES, CLAIMS, ACCOUNTS, TALKS, IDS, WATERMARK, ACCEPTED = range(9)
 
 
 class State(NamedTuple):
@@ -99,6 +99,7 @@ class State(NamedTuple):
     id_key: U64
     id_body: U64
     id_t: I64
+    id_ordinal: I64
 
 
 class Tables(NamedTuple):
@@ -291,7 +292,8 @@ def _key(entity: np.uint64, salt: np.uint64) -> np.uint64:
 
 @njit(cache=True, nogil=True)
 def _fold(
-    state: State, tables: Tables, rows: tuple[Any, ...], first: int, observe: bool, out: F64, status: NDArray[np.int8]
+    state: State, tables: Tables, rows: tuple[Any, ...], first: int, observe: bool, out: F64, status: NDArray[np.int8],
+    ordinal: I64,
 ) -> tuple[int, int]:
     """Fold events from `first` on; returns (events done, table to enlarge or -1)."""
     t_, type_, account_, org_, event_id, body, start, kind_, id_, amount, number = rows
@@ -300,7 +302,7 @@ def _fold(
         size, free, set_key, set_entity, set_family, set_at, set_n, set_block, arena_member, arena_last,
         tally_key, tally_family, tally_newest, tally_sum, claim_key, claim_t, claim_owner, claim_account,
         account_key, account_row, row_account, row_org, row_first, row_last, row_slot, row_number,
-        talk_key, talk_t, talk_slot, id_key, id_body, id_t,
+        talk_key, talk_t, talk_slot, id_key, id_body, id_t, id_ordinal,
     ) = state  # fmt: skip
     age, s_partner, s_continuation, s_link, conversation, declared, built_in = scalar
     slots = row_slot.shape[1]
@@ -333,11 +335,14 @@ def _fold(
             at = _find(id_key, event_id[e])
             if at >= 0 and id_t[at] > max(t, size[WATERMARK] - LATE) - IDS_SPAN:
                 status[e] = 1 if id_body[at] == body[e] else 2
+                ordinal[e] = id_ordinal[at]
                 continue
             if at < 0:
                 at = -1 - at
                 size[IDS] += 1
-            id_key[at], id_body[at], id_t[at] = event_id[e], body[e], t
+            id_key[at], id_body[at], id_t[at], id_ordinal[at] = event_id[e], body[e], t, size[ACCEPTED]
+            ordinal[e] = size[ACCEPTED]
+            size[ACCEPTED] += 1
             if t < size[WATERMARK]:
                 status[e] = 3
             size[WATERMARK] = max(size[WATERMARK], t)
@@ -358,6 +363,7 @@ def _fold(
         else:
             row = account_row[at]
         if observe:
+            row_first[row] = min(t, row_first[row])
             row_last[row] = max(t, row_last[row])
             if org_[e] != none:
                 row_org[row] = org_[e]
@@ -403,7 +409,12 @@ def _fold(
             for i in range(lo, hi):
                 if (kind_[i] == CHAIN_LINK or kind_[i] == MINTED) and partners < PARTNERS:
                     at = _find(claim_key, id_[i])
-                    if at >= 0 and claim_t[at] > now - CLAIM_SPAN and claim_owner[at] != owner:
+                    if (
+                        at >= 0
+                        and claim_t[at] > now - CLAIM_SPAN
+                        and claim_owner[at] != owner
+                        and claim_account[at] != account
+                    ):
                         other = claim_owner[at]
                         known = False
                         for p in range(partners):
@@ -569,7 +580,7 @@ def _new_state(slots: int, carried: int) -> State:
     u64, i64, i32 = np.uint64, np.int64, np.int32
     n = 1 << 12
     return State(
-        np.zeros(8, i64), np.full(_BLOCKS, -1, i64),
+        np.zeros(9, i64), np.full(_BLOCKS, -1, i64),
         np.zeros(n, u64), np.zeros(n, u64), np.zeros(n, i32), np.zeros(n, i64), np.zeros(n, i32), np.zeros(n, i32),
         np.zeros(1 << 16, u64), np.zeros(1 << 16, i64),
         np.zeros(n, u64), np.zeros(n, i32), np.zeros(n, i64), np.zeros((n, BUCKETS), i64),
@@ -578,7 +589,7 @@ def _new_state(slots: int, carried: int) -> State:
         np.zeros(n, u64), np.zeros(n, u64), np.zeros(n, i64), np.zeros(n, i64),
         np.zeros((n, slots), u64), np.zeros((n, len(NUMBERS)), np.float64),
         np.zeros(n, u64), np.zeros(n, i64), np.zeros((n, carried), u64),
-        np.zeros(n, u64), np.zeros(n, u64), np.zeros(n, i64),
+        np.zeros(n, u64), np.zeros(n, u64), np.zeros(n, i64), np.zeros(n, i64),
     )  # fmt: skip
 
 
@@ -619,16 +630,18 @@ class MemoryWindow:
     def _run(self, rows: Rows, observe: bool) -> Folded:
         vectors = np.full((len(rows), self.plan.width), np.nan)
         status = np.full(len(rows), NEW, np.int8)
+        ordinal = np.full(len(rows), -1, np.int64)
         packed = (
             rows.t, rows.type_, rows.account, rows.org, rows.event_id, rows.body,
             rows.start, rows.kind, rows.id, rows.amount, rows.number,
         )  # fmt: skip
         done = 0
         while True:
-            done, full = _fold(self._state, self._tables, packed, done, observe, vectors, status)
+            done, full = _fold(self._state, self._tables, packed, done, observe, vectors, status, ordinal)
             if full < 0:
-                return Folded(vectors, status)
-            self._make_room(full)
+                return Folded(vectors, status, ordinal)
+            widest = int(np.diff(rows.start).max())
+            self._make_room(full, arena=(len(self.plan.sets) + widest + 6 * PARTNERS) * 2 * SETS_CAP)
 
     def owners(self, accounts: U64) -> U64:
         """The billing owner of each account: its organisation, or itself."""
@@ -658,15 +671,16 @@ class MemoryWindow:
 
     # --- room
 
-    def _make_room(self, full: int) -> None:
+    def _make_room(self, full: int, arena: int) -> None:
+        """Purge or enlarge one table; `arena` is the most that one event may need there."""
         s = self._state
         edge = self.watermark - LATE
         if full == SETS:
             live = _live_sets(s, self.plan.sets[:, 3].copy(), edge)
             self._move(("set_key", "set_entity", "set_family", "set_at", "set_n", "set_block"), live, SETS)
-            self._compact()
+            self._compact(arena)
         elif full == ARENA:
-            self._compact()
+            self._compact(arena)
         elif full == TALLIES:
             spans = self.plan.tallies[:, 2]
             width = (spans // BUCKETS)[s.tally_family]
@@ -689,7 +703,7 @@ class MemoryWindow:
         elif full == TALKS:
             self._move(("talk_key", "talk_t", "talk_slot"), s.talk_t > edge - CARRY_SPAN, TALKS)
         elif full == IDS:
-            self._move(("id_key", "id_body", "id_t"), s.id_t > edge - IDS_SPAN, IDS)
+            self._move(("id_key", "id_body", "id_t", "id_ordinal"), s.id_t > edge - IDS_SPAN, IDS)
 
     def _move(self, names: tuple[str, ...], live: NDArray[np.bool_], size: int) -> None:
         """Rehash one table with its live rows, into twice the room if they fill it by a third."""
@@ -708,10 +722,10 @@ class MemoryWindow:
         self._state = s._replace(**columns)
         self._state.size[size] = n
 
-    def _compact(self) -> None:
+    def _compact(self, free: int) -> None:
         s = self._state
         used = s.set_n[s.set_key != 0].astype(np.int64)
-        room = int(2 ** np.ceil(np.log2(max(int((used * 2 + 2).sum()), 1 << 15)))) * 2
+        room = int(2 ** np.ceil(np.log2(max(int((used * 2 + 2).sum()), free)))) * 2
         member, last = np.zeros(room, np.uint64), np.zeros(room, np.int64)
         top = _compact(s, member, last)
         self._state = s._replace(arena_member=member, arena_last=last)

@@ -14,17 +14,22 @@ Exactly (every window and the oracle in tests/ agree on this, whatever the order
 * A sighting set keeps for each member the latest time it was seen, and of the members the
   SETS_CAP latest by (time, member). `seen` counts those later than `max(now, latest) - span`.
 * A tally keeps BUCKETS event-time buckets of `span / BUCKETS`; it sums those that end with the
-  bucket of `max(now, latest)`.
+  bucket of `max(now, latest)`, where `latest` is the last amount other than 0 (0 writes nothing).
 * A claim keeps the latest holder by (time, owner, account); it answers with the holder before,
-  unless that one's time is not later than `now - span`.
+  unless that one's time is not later than `now - span`, or it is the same owner or account.
 
 State is therefore a function of the *set* of sightings, not of their order; redelivery is stopped
-by `event_id` before anything is folded. Asking without writing is the same verb with no member.
+by `event_id` before anything is folded (and moves nothing, the watermark included). Asking without
+writing is the same verb with no member.
 
-What an event does not carry is read from the account's *profile*: the entities it was last seen
-with. Kinds that are `carried` are first completed from the same conversation, and count as seen.
+What an event does not carry is read from the account's *profile*: the entities, numbers and
+organisation that its events carried last, in the order of arrival. Kinds that are `carried` are
+first completed with what the same account's same conversation sent last, and then count as seen;
+they do not enter the profile. A conversation is forgotten when its latest event is not later than
+`now - CARRY_SPAN`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -45,13 +50,14 @@ CARRY_SPAN = DAY  # how long a conversation's environment block is carried forwa
 IDS_SPAN = 8 * DAY  # how long an event_id is remembered: 7 days and the latest late event
 PARTNERS = 4  # other owners whose conversation one event can be found to continue
 LINK_SPAN = 30 * DAY  # how long "this conversation was carried on" links two owners
-CUSTOM_SPAN = 90 * DAY  # sightings of a custom kind that has no column
+CUSTOM_SPAN = 365 * DAY  # sightings of a custom kind that has no column
 
 # Keys and members that are not kinds.
 ACCOUNT, HOURS, PARTNER, CONTINUATION = -1, -2, -3, -4
 _SPECIAL = {"account": ACCOUNT, "hour": HOURS, "partner": PARTNER, "continuation": CONTINUATION}
 
 Int = NDArray[np.int64]
+_U64 = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,9 +105,14 @@ def plan(catalog: Catalog) -> Plan:
     """Compile a catalogue.
 
     Raises:
-        ValueError: a feature counts or keys on something that is not a kind.
+        ValueError: a feature counts or keys on something that is not a kind, or a custom kind has
+            the name of a built-in one.
     """
     slot_of = dict(INDEX) | {name: len(KINDS) + i for i, name in enumerate(catalog.kinds)}
+
+    for name in catalog.kinds:
+        if name in INDEX or name in _SPECIAL:
+            raise ValueError(f"kind {name!r} is built in: a kind of your own needs another name")
 
     def slot(name: str) -> int:
         if name in _SPECIAL:
@@ -116,7 +127,8 @@ def plan(catalog: Catalog) -> Plan:
             families.setdefault((feature.of, feature.by, feature.on), []).append((feature.over, column))
     families.setdefault(("partner", "account", ()), [])
     families.setdefault(("continuation", "account", ()), [])
-    sets, salts, reads, place = [], [], [], {}
+    sets: list[tuple[int, ...]] = []
+    salts, reads, place = [], [], {}
     for (of, by, on), columns in families.items():
         mask = sum(1 << EVENT_TYPES.index(t) for t in on) if on else (1 << len(EVENT_TYPES)) - 1
         longest = max((over for over, _ in columns), default=LINK_SPAN)
@@ -156,7 +168,20 @@ def plan(catalog: Catalog) -> Plan:
     )
 
 
-def _table(rows: list[tuple[int, ...]], width: int) -> Int:
+def pair(talk: int, owner: int, other: int) -> int:
+    """The entity under which a conversation carried on links two owners; the order does not matter."""
+    low, high = min(owner, other), max(owner, other)
+    return mix(talk ^ mix(low) ^ high * 0x9E3779B97F4A7C15 & _U64)
+
+
+def mix(x: int) -> int:
+    """Spread a 64-bit number, never to 0: the finaliser of MurmurHash3 (public domain)."""
+    x = (x ^ x >> 33) * 0xFF51AFD7ED558CCD & _U64
+    x = (x ^ x >> 33) * 0xC4CEB9FE1A85EC53 & _U64
+    return x ^ x >> 33 or 1
+
+
+def _table(rows: Sequence[tuple[int, ...]], width: int) -> Int:
     return np.array(rows, np.int64).reshape(len(rows), width)
 
 

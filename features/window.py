@@ -21,11 +21,14 @@ NEW, DUPLICATE, CONFLICT, LATE_EVENT = 0, 1, 2, 3  # CONFLICT: another body unde
 class Folded:
     """`vectors` [n, features], NaN = unknown; `status` [n]: NEW, DUPLICATE, CONFLICT or LATE_EVENT.
 
-    Duplicates changed nothing and have an all-NaN vector.
+    Duplicates changed nothing and have an all-NaN vector. `ordinal` [n] counts accepted events from
+    0; a duplicate has that of its first delivery. It is -1 where the window is shared with other
+    writers, who would count too.
     """
 
     vectors: F64
     status: NDArray[np.int8]
+    ordinal: I64
 
 
 @dataclass(frozen=True, slots=True)

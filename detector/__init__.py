@@ -1,0 +1,1 @@
+"""Score, decide, link, cluster, explain, train, evaluate."""

@@ -1,0 +1,114 @@
+"""A case: a cluster as a person works it. Members, evidence, timeline, money, a proposed action."""
+
+import msgspec
+import numpy as np
+
+from detector.clusters import families_of
+from detector.engine import Engine
+from detector.links import shared_sets
+from detector.policy import Action
+from detector.sweep import Sweep
+
+EVIDENCE = 20  # shared entities listed
+MEMBERS = 1000  # members listed; the count is always whole
+
+
+class Evidence(msgspec.Struct):
+    """An entity that members share: `accounts` were seen on it, last at `last_ms`."""
+
+    kind: str
+    entity: str
+    text: str
+    accounts: list[str]
+    last_ms: int
+
+
+class Moment(msgspec.Struct):
+    """One line of the timeline."""
+
+    at_ms: int
+    text: str
+
+
+class Case(msgspec.Struct):
+    """See the module's docstring. Money in US dollars, times in epoch ms."""
+
+    cluster_id: str
+    score: float
+    proposed_action: str
+    size: int
+    kinds: list[str]
+    first_ms: int
+    last_ms: int
+    members: list[str]
+    cost_usd: float
+    paid_usd: float
+    evidence: list[Evidence]
+    timeline: list[Moment]
+    bystanders: list[str]  # members whose own standing is low: who would be hurt
+
+
+def case_of(engine: Engine, found: Sweep, place: int) -> Case:
+    """The case of cluster `place` of a sweep that the engine has adopted."""
+    clusters, sets = found.clusters, found.sets
+    members = clusters.members(place)
+    rows = np.flatnonzero(found.place == place)
+    accounts = [engine.names[int(a)] for a in found.account[rows]]
+    score = float(found.cluster_score[place])
+    action = engine.verdict(len(members), score)
+    by_owner: dict[int, list[str]] = {}
+    for row in rows:
+        by_owner.setdefault(int(found.owner[row]), []).append(engine.names[int(found.account[row])])
+    evidence = _evidence(engine, found, members, by_owner)
+    entries = [engine.ledger[a] for a in accounts if a in engine.ledger]
+    lowest = engine.model.standing.threshold(0.03) if engine.model else None
+    bystanders = (
+        [a for a, row in zip(accounts, rows, strict=True) if found.standing[row] < lowest] if lowest is not None else []
+    )
+    inside = np.isin(sets.member, members)
+    first = np.array([sets.last[inside & (sets.member == m)].min() for m in members[:MEMBERS]], np.int64)
+    order = np.argsort(first, kind="stable")
+    timeline = [
+        Moment(int(first[k]), f"{i + 1} of {len(members)} members seen")
+        for i, k in enumerate(order)
+        if i in (0, 1, 2, 4, 7, 15, 31, 63, 127, 255, 511) or i == len(order) - 1
+    ]
+    return Case(
+        cluster_id=engine.cluster_ids[place],
+        score=round(score, 6),
+        proposed_action=action.name,
+        size=len(members),
+        kinds=list(families_of(found.links.names, int(clusters.families[place]))),
+        first_ms=int(clusters.first[place]),
+        last_ms=int(clusters.latest[place]),
+        members=accounts[:MEMBERS],
+        cost_usd=round(sum(e.cost for e in entries), 2),
+        paid_usd=round(sum(e.kept for e in entries), 2),
+        evidence=evidence,
+        timeline=timeline,
+        bystanders=bystanders[:MEMBERS],
+    )
+
+
+def _evidence(
+    engine: Engine, found: Sweep, members: np.ndarray, by_owner: dict[int, list[str]]
+) -> list[Evidence]:
+    sets = found.sets
+    places, counts = shared_sets(sets, members.astype(np.int64))
+    told = []
+    for s, count in zip(places[:EVIDENCE].tolist(), counts[:EVIDENCE].tolist(), strict=True):
+        row = slice(sets.start[s], sets.start[s + 1])
+        inside = np.isin(sets.member[row], members)
+        owners = sets.owners[sets.member[row][inside]].tolist()
+        kind = sets.names[sets.family[s]]
+        entity = f"h:{int(sets.entity[s]):016x}…"
+        told.append(
+            Evidence(
+                kind,
+                entity,
+                f"{count} of {len(members)} members on one {kind.replace('_', ' ')} ({entity})",
+                [a for o in owners for a in by_owner.get(int(o), [])],
+                int(sets.last[row][inside].max()),
+            )
+        )
+    return told

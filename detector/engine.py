@@ -1,0 +1,277 @@
+"""The straight line: event -> features -> score -> decision, and the sweep beside it.
+
+One engine serves, replays, trains and recovers: there is no second path from events to vectors.
+`ingest` takes events as they came, seals them (identifiers become keyed hashes) and answers each;
+`restore` folds what a log kept, without deciding again. The clock is the events' own.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.decision import RISK, Decision, Reason, explain
+from detector.clusters import families_of
+from detector.ledger import Account, Ledger
+from detector.lineage import Lineage
+from detector.model import Model
+from detector.policy import Action, Budget, Policy
+from detector.sweep import Sweep, look
+from features.catalog import Catalog
+from features.event import AnyEvent, InvalidEvent, encode
+from features.feature import HOUR
+from features.identity import Secret, seal
+from features.memory import MemoryWindow
+from features.rows import F64, I64, Kinds, Names, RowBuilder, Rows
+from features.window import CONFLICT, DUPLICATE, LATE_EVENT, NEW, Folded, Window
+
+REASONS_AGE = HOUR  # an account's reasons are explained again after this, or when things get worse
+
+
+@dataclass(slots=True)
+class Standing:
+    """What the last sweep said of an account."""
+
+    score: float | None
+    cluster_id: str | None
+    action: Action
+    reasons: list[Reason]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The accepted events of one call, folded and decided; arrays are by event.
+
+    `status` and `ordinal` as in features/window.py; `score` is the event head's (NaN: no model or a duplicate).
+    """
+
+    events: Sequence[AnyEvent]
+    bodies: list[bytes]
+    rows: Rows
+    vectors: F64
+    status: NDArray[np.int8]
+    ordinal: I64
+    score: F64
+    decisions: list[Decision | None]  # None for duplicates: the first answer stands
+
+
+class Engine:
+    """See the module's docstring.
+
+    Args:
+        model: None answers from clusters alone.
+        catalog: needed only without a model, which brings its own.
+        secret: the key of the identifiers' hashes.
+        window: the memory window unless given.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        secret: Secret,
+        model: Model | None = None,
+        catalog: Catalog | None = None,
+        window: Window | None = None,
+    ) -> None:
+        self.catalog = model.catalog if model else catalog or Catalog()
+        self.policy, self.secret, self.model = policy, secret, model
+        self.window: Window = window or MemoryWindow(self.catalog)
+        self.kinds, self.names = Kinds(self.catalog.kinds), Names()
+        self.builder = RowBuilder(self.kinds, self.names)
+        self.ledger, self.budget = Ledger(), Budget(policy)
+        self.standing: dict[str, Standing] = {}
+        self.last_sweep: Sweep | None = None
+        self.lineage, self.cluster_ids = Lineage(), list[str]()
+        self._explained: dict[str, tuple[Action, int, list[Reason]]] = {}
+        self._levels = self._resolve()
+        self.news = 0
+
+    def _resolve(self) -> list[tuple[Action, float, float]]:
+        """(action, event score, standing score) from the most severe down."""
+        if self.model is None:
+            return []
+        accounts = self.policy.accounts
+        found = []
+        for action in sorted(Action, reverse=True):
+            share = getattr(accounts, action.name, None)
+            if share is not None:
+                found.append(
+                    (action, self.model.event.threshold(share), self.model.standing.threshold(share))
+                )
+        return found
+
+    # --- events
+
+    def seal(
+        self, events: Sequence[AnyEvent]
+    ) -> tuple[list[AnyEvent], list[bytes], list[tuple[int, InvalidEvent]]]:
+        """Events with their identifiers hashed, their encodings, and those refused, by index."""
+        good, refused = [], []
+        for i, event in enumerate(events):
+            try:
+                seal(event, self.secret)
+                good.append(event)
+            except InvalidEvent as problem:
+                refused.append((i, problem))
+        return good, [encode(e) for e in good], refused
+
+    def ingest(self, events: Sequence[AnyEvent]) -> tuple[Answered, list[tuple[int, InvalidEvent]]]:
+        """Seal, fold, score and decide; also the events that could not be sealed, by index."""
+        good, bodies, refused = self.seal(events)
+        return self.answer(good, bodies), refused
+
+    def answer(self, events: Sequence[AnyEvent], bodies: list[bytes]) -> Answered:
+        """Fold and decide sealed events."""
+        rows, folded = self.restore(events, bodies)
+        vectors, status = folded.vectors, folded.status
+        score = np.full(len(events), np.nan)
+        fresh = (status != DUPLICATE) & (status != CONFLICT)
+        if self.model is not None and fresh.any():
+            score[fresh] = self.model.event.score(vectors[fresh])
+        decisions = [
+            self._decide(event, vectors[i], float(score[i])) if fresh[i] else None
+            for i, event in enumerate(events)
+        ]
+        return Answered(events, bodies, rows, vectors, status, folded.ordinal, score, decisions)
+
+    def restore(self, events: Sequence[AnyEvent], bodies: list[bytes]) -> tuple[Rows, Folded]:
+        """Fold sealed events without deciding: recovery, training, and the first half of `answer`."""
+        rows = self.builder.build(events, bodies)
+        folded = self.window.fold(rows)
+        for event, status in zip(events, folded.status.tolist(), strict=True):
+            if status in (NEW, LATE_EVENT):
+                self.ledger.record(event)
+                self.news += 1
+        return rows, folded
+
+    def _decide(self, event: AnyEvent, vector: F64, score: float) -> Decision:
+        account, t = event.account_id, event.occurred_at
+        assert isinstance(t, int)  # decoded
+        standing = self.standing.get(account)
+        action = next((a for a, level, _ in self._levels if score > level), Action.allow)
+        best = score if score == score else None
+        if standing is not None:
+            action = max(action, standing.action)
+            if standing.score is not None:
+                best = standing.score if best is None else max(best, standing.score)
+        reasons: list[Reason] = []
+        granted = action
+        if action > Action.allow:
+            granted = self.budget.grant(action, account, t)
+            reasons = self._reasons(account, granted, t, vector, score, standing)
+        return Decision(
+            action=(Action.allow if self.policy.shadow else granted).name,
+            score=None if best is None else round(best, 6),
+            risk_level=RISK[granted],
+            reasons=reasons,
+            cluster_id=standing.cluster_id if standing else None,
+            model_version=self.model.version if self.model else None,
+            policy_version=self.policy.version,
+        )
+
+    def _reasons(
+        self, account: str, action: Action, t: int, vector: F64, score: float, standing: Standing | None
+    ) -> list[Reason]:
+        known = self._explained.get(account)
+        if known is not None and known[0] >= action and abs(t - known[1]) < REASONS_AGE:
+            return known[2]
+        reasons = list(standing.reasons) if standing else []
+        if self.model is not None and (not reasons or score > (standing.score or 0.0 if standing else 0.0)):
+            reasons = explain(self.model.event, vector, self.catalog) + reasons
+        self._explained[account] = (action, t, reasons)
+        return reasons
+
+    # --- sweeps
+
+    def due(self) -> bool:
+        """Whether enough has happened since the last sweep to look again."""
+        if self.news == 0:
+            return False
+        last = self.last_sweep
+        if last is None:
+            return True
+        size = len(last.sets.member)
+        return (
+            self.window.watermark - last.at >= self.policy.sweep_ms
+            and self.news >= self.policy.sweep.after_share * size
+        )
+
+    def verdict(self, size: int, score: float) -> Action:
+        """What the policy makes of a cluster."""
+        policy = self.policy.clusters
+        if size < policy.smallest or score < policy.review:
+            return Action.allow
+        return Action.suspend if score >= policy.suspend else Action.review
+
+    def sweep(self, everyone: bool = False) -> Sweep:
+        """Look at the links now; from here on its verdicts are part of every decision."""
+        active = None if everyone else self.policy.sweep.active_h * HOUR
+        found = look(self.window, self.kinds, self.model, active)
+        self.adopt(found)
+        return found
+
+    def adopt(self, found: Sweep) -> None:
+        """Make a sweep's verdicts the accounts' standing."""
+        self.news = 0
+        self.last_sweep = found
+        clusters = found.clusters
+        self.cluster_ids = self.lineage.follow(found.sets.owners, clusters)
+        sizes = clusters.size
+        standing: dict[str, Standing] = {}
+        account_names = [self.names[int(a)] for a in found.account]
+        for i, name in enumerate(account_names):
+            score = float(found.standing[i])
+            action = next((a for a, _, level in self._levels if score > level), Action.allow)
+            place = int(found.place[i])
+            cluster_id = None
+            reasons: list[Reason] = []
+            if place >= 0:
+                cluster_id = self.cluster_ids[place]
+                verdict = self.verdict(int(sizes[place]), float(found.cluster_score[place]))
+                if verdict > Action.allow:
+                    # the cluster is the unit of decision, but a member who does not look the part
+                    # himself is a matter for a person: a crowd is not a ring
+                    alone = self.model is not None and action < Action.review
+                    action = max(action, Action.review if alone else verdict)
+                    reasons = [cluster_reason(found, place, cluster_id)]
+            if action > Action.allow or place >= 0:
+                if action > Action.allow and self.model is not None and not reasons:
+                    reasons = explain(self.model.standing, found.vectors[i], self.catalog)
+                standing[name] = Standing(score if score == score else None, cluster_id, action, reasons)
+            elif score == score:
+                standing[name] = Standing(score, None, action, reasons)
+        self.standing = standing
+
+    # --- what a snapshot keeps beside the window's arrays
+
+    def save(self) -> dict[str, Any]:
+        """Names, kinds and money, as JSON can carry them."""
+        return {
+            "kinds": self.kinds.names,
+            "names": [[str(n), w] for n, w in self.names.items()],
+            "ledger": {a: list(astuple(e)) for a, e in self.ledger.items()},
+            "lineage": [[str(o), c] for o, c in self.lineage.past.items()],
+        }
+
+    def load(self, kept: Mapping[str, Any]) -> None:
+        """What `save` gave, into a new engine."""
+        for kind in kept["kinds"]:
+            self.kinds.number(kind)
+        self.names.update((int(n), w) for n, w in kept["names"])
+        for account, entry in kept["ledger"].items():
+            self.ledger[account] = Account(*entry)
+        self.lineage.past.update((int(o), c) for o, c in kept["lineage"])
+
+
+def cluster_reason(found: Sweep, place: int, cluster_id: str) -> Reason:
+    """Why a cluster speaks for its members, in one sentence."""
+    clusters = found.clusters
+    kinds = families_of(found.links.names, int(clusters.families[place]))
+    return Reason(
+        "cluster",
+        round(float(found.cluster_score[place]), 4),
+        f"one of {int(clusters.size[place])} accounts of different owners that share {', '.join(kinds[:4])}",
+        [cluster_id],
+    )

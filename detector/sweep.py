@@ -1,0 +1,118 @@
+"""The sweep: sightings to links to clusters, and what each account looks like among its neighbours.
+
+It runs off the request path. An account is looked at twice: the `event` head scores the vector of an
+event as it arrives; the sweep scores the account's *standing*, its vector as of now beside what its
+neighbourhood shows, which no single event can. Without a model a cluster's surprise speaks alone.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+from detector.clusters import FEATURES, Clusters, cluster, cluster_features
+from detector.links import Links, Sets, gather, link
+from detector.model import Model
+from detector.neighbourhood import owner_features
+
+from features.catalog import Catalog
+from features.feature import Seen
+from features.rows import F64, I64, U64, Kinds
+from features.window import Window, kind_name
+
+ASK = 4096  # accounts asked for at a time, so that ingest never waits long for a sweep
+STANDING_COLUMNS = ("standing_mean", "standing_median", "standing_least", "standing_greatest")
+CLUSTER_COLUMNS = (*FEATURES, *STANDING_COLUMNS)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What one look at the links found, at event time `at` (epoch ms).
+
+    `account`, `owner`, `vectors` [n, columns]: features and neighbourhood, `standing` [n] (NaN without a model),
+    `place` [n] index of the account's cluster, -1 for none; `structure` [clusters, FEATURES];
+    `cluster_score` [clusters].
+    """
+
+    at: int
+    sets: Sets
+    links: Links
+    clusters: Clusters
+    structure: F64
+    account: U64
+    owner: U64
+    columns: tuple[str, ...]
+    vectors: F64
+    standing: F64
+    place: I64
+    cluster_score: F64
+
+
+def look(
+    window: Window,
+    kinds: Kinds,
+    model: Model | None,
+    active_ms: int | None = None,
+    lock: AbstractContextManager[Any] | None = None,
+) -> Sweep:
+    """Link, cluster and score what the window holds.
+
+    Args:
+        active_ms: accounts silent for longer are left out of scoring (not of links); None: all.
+        lock: held while the window is read, and free while links and clusters are computed.
+    """
+    lock = lock or nullcontext()
+    with lock:
+        at = window.watermark
+        account, owner, _, last = window.accounts()
+        sightings = window.sightings()
+    n_owners = len(np.unique(owner))
+    sets = gather(sightings, lambda k: kind_name(kinds, k), n_owners)
+    links = link(sets, n_owners)
+    clusters = cluster(links)
+    structure = cluster_features(clusters, links)[1]
+    if active_ms is not None:
+        recent = last > at - active_ms
+        account, owner = account[recent], owner[recent]
+    names, around = owner_features(sets, links, clusters, owner, linkable(window.plan.catalog))
+    index = links.index(owner)
+    width = len(window.plan.catalog.features)
+    vectors = np.empty((len(account), width + around.shape[1]))
+    vectors[:, width:] = around
+    for first in range(0, len(account), ASK):
+        with lock:
+            vectors[first : first + ASK, :width] = window.ask(account[first : first + ASK], at)
+    place = np.where(index >= 0, clusters.of[index], -1) if len(clusters.of) else index
+    standing = np.full(len(account), np.nan)
+    score = clusters.score
+    if model is not None and len(account):
+        standing = model.standing.score(vectors)
+        head = model.heads.get("cluster")
+        if head is not None and len(clusters):
+            score = head.score(cluster_vectors(structure, place, standing))
+    return Sweep(
+        at, sets, links, clusters, structure, account, owner, (*window.plan.catalog.names, *names), vectors,
+        standing, place.astype(np.int64), score,
+    )
+
+
+def linkable(catalog: Catalog) -> tuple[str, ...]:
+    """The kinds by which owners can be linked, as far as the catalogue knows them."""
+    kinds = {f.by for f in catalog.features if isinstance(f, Seen) and f.of == "account"}
+    return (*sorted(kinds), "continuation")
+
+
+def cluster_vectors(structure: F64, place: I64, standing: F64) -> F64:
+    """What the cluster head sees: structure, and the members' standing (mean, median, least, greatest)."""
+    out = np.full((len(structure), len(STANDING_COLUMNS)), np.nan)
+    known = (place >= 0) & ~np.isnan(standing)
+    order = np.argsort(place[known], kind="stable")
+    places, scores = place[known][order], standing[known][order]
+    start = np.searchsorted(places, np.arange(len(structure) + 1))
+    for c in range(len(structure)):
+        members = scores[start[c] : start[c + 1]]
+        if len(members):
+            out[c] = members.mean(), np.median(members), members.min(), members.max()
+    return np.hstack([structure, out])

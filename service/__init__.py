@@ -1,0 +1,1 @@
+"""The wire, the clock, the stores and the command line."""

@@ -1,0 +1,477 @@
+"""The HTTP face. `POST /v1/events` is the hot route: plain, without pydantic; the rest is ordinary FastAPI.
+
+Single POSTs are micro-batched: whoever arrives while a batch is being folded is in the next one.
+Every blocking call runs on one worker thread, so that answers never wait behind a sweep.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from typing import Annotated, Any, Literal
+
+import msgspec
+import structlog
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from jinja2 import Environment, select_autoescape
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import BaseModel, Field
+from starlette.responses import HTMLResponse, JSONResponse
+
+from detector.case import case_of
+from detector.policy import Action
+from features.event import AnyEvent
+from service import records as r
+from service.intake import BODY_MAX, read_body
+from service.problem import Problem, not_found
+from service.shoal import Answer, Shoal, Unavailable
+
+QUEUE_MAX = 200_000  # events waiting; beyond it the caller is told to come back
+SWEEP_EVERY_S = 5.0  # wall time between two looks at the links, when there is news
+
+_log = structlog.get_logger()
+_encode = msgspec.json.Encoder().encode
+
+
+class Ingest:
+    """The queue between requests and the engine."""
+
+    def __init__(self, shoal: Shoal, threads: ThreadPoolExecutor, size: Histogram) -> None:
+        self._shoal, self._threads, self._size = shoal, threads, size
+        self._waiting: list[tuple[list[AnyEvent], asyncio.Future[list[Answer]]]] = []
+        self._count = 0
+        self._wake = asyncio.Event()
+
+    async def put(self, events: list[AnyEvent]) -> list[Answer]:
+        """Answers of these events.
+
+        Raises:
+            Problem: too many events wait already, or the log cannot be written.
+        """
+        if self._count + len(events) > QUEUE_MAX:
+            raise Problem(429, "Too busy", f"{self._count} events are waiting", {"Retry-After": "1"})
+        future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((events, future))
+        self._count += len(events)
+        self._wake.set()
+        try:
+            return await future
+        except Unavailable as problem:
+            raise Problem(503, "Unavailable", str(problem), {"Retry-After": "1"}) from None
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            taken, self._waiting = self._waiting, []
+            events = [event for batch, _ in taken for event in batch]
+            self._size.observe(len(events))
+            try:
+                answers = await loop.run_in_executor(self._threads, self._shoal.ingest, events)
+            except Exception as problem:  # handed to every caller that waits, who fails with it
+                for _, future in taken:
+                    if not future.done():
+                        future.set_exception(problem)
+            else:
+                at = 0
+                for batch, future in taken:
+                    if not future.done():
+                        future.set_result(answers[at : at + len(batch)])
+                    at += len(batch)
+            finally:
+                self._count -= len(events)
+
+
+class LabelIn(BaseModel, extra="forbid"):
+    """What somebody says of an account or of a cluster; exactly one of the two is named."""
+
+    account_id: str | None = Field(None, min_length=1, max_length=128)
+    cluster_id: str | None = Field(None, min_length=1, max_length=128)
+    label: Literal["abusive", "honest", "unsure"]
+    typology: str | None = None
+    source: Literal["analyst", "dispute", "appeal", "canary", "import"] = "analyst"
+    at: int | None = Field(None, ge=0, le=2**53, description="epoch milliseconds; now if absent")
+    note: str | None = Field(None, max_length=4000)
+
+
+class NoteIn(BaseModel, extra="forbid"):
+    text: str = Field(min_length=1, max_length=10_000)
+
+
+class CaseDecisionIn(BaseModel, extra="forbid"):
+    action: Literal["allow", "challenge", "throttle", "review", "suspend"]
+    label: Literal["abusive", "honest", "unsure"] | None = None
+    note: str | None = Field(None, max_length=10_000)
+
+
+class CanaryIn(BaseModel, extra="forbid"):
+    """A marked prompt: `prompt_id` as the edge will send it, raw or already hashed."""
+
+    prompt_id: str = Field(min_length=1, max_length=512)
+    station: str = Field(min_length=1, max_length=200)
+    note: str | None = Field(None, max_length=4000)
+
+
+def create_app(shoal: Shoal) -> FastAPI:
+    """The application over a started Shoal, which its lifespan closes."""
+    registry = CollectorRegistry()
+    batch = Histogram("shoal_batch_events", "Events folded together", registry=registry, buckets=(1, 8, 64, 512, 4096))
+    events_total = Counter("shoal_events_total", "Events answered, by status", ["status"], registry=registry)
+    sweep_seconds = Histogram("shoal_sweep_seconds", "Looking at the links", registry=registry)
+    gauges = {
+        name: Gauge(f"shoal_{name}", help, registry=registry)
+        for name, help in (
+            ("ready", "1 when events are taken"),
+            ("accounts", "Accounts known"),
+            ("clusters", "Clusters at the last sweep"),
+            ("log_entries", "Entries in the hot log"),
+        )
+    }
+    fold_thread = ThreadPoolExecutor(1, thread_name_prefix="fold")
+    side_thread = ThreadPoolExecutor(2, thread_name_prefix="side")
+    ingest = Ingest(shoal, fold_thread, batch)
+
+    async def aside(call: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(side_thread, call, *args)
+
+    async def watch() -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            try:
+                if shoal.fault is not None and shoal.fault.startswith("the log cannot be written"):
+                    await aside(shoal.recover)
+                if shoal.fault is None and shoal.engine.news:
+                    with sweep_seconds.time():
+                        await aside(shoal.look)
+                if shoal.snapshot_due():
+                    await aside(shoal.snapshot)
+            except Exception:
+                _log.exception("background work failed")
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(ingest.run()), asyncio.create_task(watch())]
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await aside(shoal.close)
+        fold_thread.shutdown()
+        side_thread.shutdown()
+
+    app = FastAPI(
+        title="Shoal",
+        version="0.1.0",
+        description="Finds the accounts that swim together.",
+        lifespan=lifespan,
+        docs_url="/docs",
+        redoc_url=None,
+    )
+
+    @app.exception_handler(Problem)
+    async def _(_: Request, problem: Problem) -> Response:
+        return problem.answer()
+
+    @app.exception_handler(RequestValidationError)
+    async def _(_: Request, problem: RequestValidationError) -> Response:
+        errors = [
+            {"pointer": "#/" + "/".join(str(p) for p in e["loc"][1:]), "in": str(e["loc"][0]), "detail": e["msg"]}
+            for e in problem.errors()
+        ]
+        return Problem(
+            422, "Not as expected", "; ".join(f"{e['pointer']}: {e['detail']}" for e in errors), errors=errors
+        ).answer()
+
+    @app.exception_handler(HTTPException)
+    async def _(_: Request, problem: HTTPException) -> Response:
+        return Problem(problem.status_code, "Refused", str(problem.detail)).answer()
+
+    @app.exception_handler(404)
+    async def _(request: Request, problem: Exception) -> Response:
+        if isinstance(problem, Problem):
+            return problem.answer()
+        return not_found("path", request.url.path, "see /docs").answer()
+
+    @app.exception_handler(405)
+    async def _(request: Request, _: Exception) -> Response:
+        return Problem(405, "Method not allowed", f"{request.method} {request.url.path}: see /docs").answer()
+
+    @app.exception_handler(r.RecordsError)
+    async def _(_: Request, problem: r.RecordsError) -> Response:
+        status = 404 if isinstance(problem, r.NotFound) else 409 if isinstance(problem, r.CaseConflict) else 503
+        return Problem(status, type(problem).__name__, str(problem)).answer()
+
+    @app.exception_handler(Unavailable)
+    async def _(_: Request, problem: Unavailable) -> Response:
+        return Problem(503, "Unavailable", str(problem), {"Retry-After": "1"}).answer()
+
+    async def who(request: Request, scope: r.Scope) -> str:
+        """The caller's name; keys are asked for as soon as one exists."""
+        given = request.headers.get("authorization", "")
+        if not given:
+            if not await aside(lambda: any(k.revoked_at is None for k in shoal.records.list_keys())):
+                return "local"
+            raise Problem(401, "Not signed in", "send `Authorization: Bearer <key>`", {"WWW-Authenticate": "Bearer"})
+        kind, _, secret = given.partition(" ")
+        key = await aside(shoal.records.find_key, secret.strip()) if kind.lower() == "bearer" else None
+        if key is None:
+            raise Problem(401, "Not signed in", "no such key, or it is revoked", {"WWW-Authenticate": "Bearer"})
+        if scope not in key.scopes:
+            raise Problem(
+                403, "Not allowed", f"this key lacks the scope `{scope}`; it has {', '.join(sorted(key.scopes))}"
+            )
+        return str(key.name)
+
+    def scoped(scope: r.Scope) -> Any:
+        async def check(request: Request) -> str:
+            return await who(request, scope)
+
+        return Depends(check)
+
+    # --- events
+
+    async def post_events(request: Request) -> Response:
+        try:
+            await who(request, "ingest")
+            length = request.headers.get("content-length")
+            if length and length.isdigit() and int(length) > BODY_MAX:
+                raise Problem(413, "Too large", f"a body holds at most {BODY_MAX} bytes")
+            parts, size = [], 0
+            async for part in request.stream():
+                size += len(part)
+                if size > BODY_MAX:
+                    raise Problem(413, "Too large", f"a body holds at most {BODY_MAX} bytes")
+                parts.append(part)
+            intake = read_body(b"".join(parts), request.headers.get("content-type", ""))
+            answers = await ingest.put(intake.events) if intake.events else []
+        except Problem as problem:
+            return problem.answer()
+        for answer in answers:
+            events_total.labels(answer.status).inc()
+        for answer, line in zip(answers, intake.place, strict=True):
+            if answer.status == "rejected":
+                answer.line = line
+        rejected = [
+            Answer(x.event_id, "rejected", error=x.error, field=x.field, hint=x.hint, line=x.line)
+            for x in intake.rejected
+        ]
+        events_total.labels("rejected").inc(len(rejected))
+        if intake.single:
+            only = (answers + rejected)[0]
+            if only.status == "rejected":
+                pointer = f"#/{only.field}" if only.field else "#"
+                words = (only.error or "") + (f" ({only.hint})" if only.hint else "")
+                detail = f"field `{only.field}`: {words}" if only.field else words
+                return Problem(422, "Not an event", detail, errors=[{"pointer": pointer, "detail": words}]).answer()
+            return Response(_encode(only), media_type="application/json")
+        merged = sorted(
+            [*zip(intake.place, answers, strict=True), *((x.line or 0, x) for x in rejected)], key=lambda p: p[0]
+        )
+        return Response(_encode([answer for _, answer in merged]), media_type="application/json")
+
+    app.add_route("/v1/events", post_events, methods=["POST"], include_in_schema=True)
+
+    # --- accounts
+
+    def account(account_id: str) -> None:
+        if account_id not in shoal.engine.ledger:
+            raise not_found("account", account_id)
+
+    @app.get("/v1/accounts", dependencies=[scoped("read")])
+    async def get_accounts(action: Literal["challenge", "throttle", "review", "suspend"] = "review") -> Any:
+        """Accounts whose standing calls for this action or a more severe one."""
+        least = Action[action]
+        return {
+            "accounts": [
+                {"account_id": name, "action": s.action.name, "score": s.score, "cluster_id": s.cluster_id}
+                for name, s in list(shoal.engine.standing.items())
+                if s.action >= least
+            ]
+        }
+
+    @app.get("/v1/accounts/{account_id}", dependencies=[scoped("read")])
+    async def get_account(account_id: str) -> Any:
+        account(account_id)
+        entry = shoal.engine.ledger[account_id]
+        standing = shoal.engine.standing.get(account_id)
+        decisions = await aside(shoal.records.decisions_of, account_id)
+        labels = await aside(lambda: shoal.records.label_history(account_id=account_id))
+        return {
+            "account_id": account_id,
+            "events": entry.events,
+            "cost_usd": entry.cost,
+            "paid_usd": entry.kept,
+            "score": standing.score if standing else None,
+            "action": (standing.action if standing else Action.allow).name,
+            "cluster_id": standing.cluster_id if standing else None,
+            "reasons": [msgspec.to_builtins(x) for x in standing.reasons] if standing else [],
+            "decisions": decisions,
+            "labels": labels,
+        }
+
+    @app.get("/v1/accounts/{account_id}/links", dependencies=[scoped("read")])
+    async def get_links(account_id: str) -> Any:
+        account(account_id)
+        return await aside(shoal.links_of, account_id)
+
+    @app.get("/v1/accounts/{account_id}/vector", dependencies=[scoped("read")])
+    async def get_vector(account_id: str) -> Any:
+        account(account_id)
+        vector = await aside(shoal.vector_of, account_id)
+        return {
+            "account_id": account_id,
+            "feature_hash": shoal.engine.catalog.hash,
+            "at_ms": shoal.engine.window.watermark,
+            "vector": {n: None if v != v else v for n, v in zip(shoal.engine.catalog.names, vector, strict=True)},
+        }
+
+    @app.delete("/v1/accounts/{account_id}")
+    async def delete_account(account_id: str, caller: Annotated[str, scoped("admin")]) -> Any:
+        if not await aside(shoal.erase, account_id):
+            raise not_found("account", account_id)
+        await aside(shoal.records.audit, caller, "erase", "account", {})
+        return {"erased": account_id}
+
+    # --- clusters
+
+    def cluster(cluster_id: str) -> int:
+        if cluster_id not in shoal.engine.cluster_ids:
+            raise not_found("cluster", cluster_id)
+        return shoal.engine.cluster_ids.index(cluster_id)
+
+    @app.get("/v1/clusters", dependencies=[scoped("read")])
+    async def get_clusters(
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100, offset: Annotated[int, Query(ge=0)] = 0
+    ) -> Any:
+        found = await aside(shoal.cluster_list)
+        return {"clusters": found[offset : offset + limit], "total": len(found)}
+
+    @app.get("/v1/clusters/{cluster_id}", dependencies=[scoped("read")])
+    async def get_cluster(cluster_id: str) -> Any:
+        place = cluster(cluster_id)
+        found = shoal.engine.last_sweep
+        assert found is not None  # a cluster id exists only after a sweep
+        return msgspec.to_builtins(await aside(lambda: case_of(shoal.engine, found, place)))
+
+    @app.get("/v1/clusters/{cluster_id}/members", dependencies=[scoped("read")])
+    async def get_members(cluster_id: str) -> Any:
+        cluster(cluster_id)
+        return {"cluster_id": cluster_id, "members": await aside(shoal.members_of, cluster_id)}
+
+    @app.post("/v1/sweep")
+    async def post_sweep(_: Annotated[str, scoped("admin")]) -> Any:
+        """Look at the links now instead of within seconds."""
+        found = await aside(shoal.look)
+        return {"at_ms": found.at, "clusters": len(found.clusters)}
+
+    # --- people's words
+
+    @app.post("/v1/labels", status_code=201)
+    async def post_labels(body: LabelIn | list[LabelIn], caller: Annotated[str, scoped("act")]) -> Any:
+        new = [
+            r.Label(
+                x.label,
+                x.source,
+                x.at if x.at is not None else shoal.clock(),
+                x.account_id,
+                x.cluster_id,
+                x.typology,
+                x.note,
+            )
+            for x in (body if isinstance(body, list) else [body])
+        ]
+        try:
+            kept = await aside(shoal.records.add_labels, new)
+        except ValueError as problem:
+            raise Problem(422, "Not a label", str(problem)) from None
+        await aside(shoal.records.audit, caller, "label", "labels", {"labels": kept})
+        return {"labels": kept}
+
+    @app.get("/v1/cases", dependencies=[scoped("read")])
+    async def get_cases(
+        status: Literal["open", "claimed", "closed"] | None = None,
+        cursor: Annotated[str | None, Query(max_length=200)] = None,
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    ) -> Any:
+        try:
+            return await aside(shoal.records.list_cases, status, cursor, limit)
+        except ValueError as problem:
+            raise Problem(422, "Not as expected", str(problem)) from None
+
+    @app.get("/v1/cases/{case_id}", dependencies=[scoped("read")])
+    async def get_case(case_id: int) -> Any:
+        return await aside(shoal.records.get_case, case_id)
+
+    @app.post("/v1/cases/{case_id}/claim")
+    async def claim_case(case_id: int, caller: Annotated[str, scoped("act")]) -> Any:
+        return await aside(shoal.records.claim_case, case_id, caller)
+
+    @app.post("/v1/cases/{case_id}/notes", status_code=201)
+    async def note_case(case_id: int, body: NoteIn, caller: Annotated[str, scoped("act")]) -> Any:
+        try:
+            return await aside(shoal.records.note_case, case_id, caller, body.text)
+        except ValueError as problem:
+            raise Problem(422, "Not a note", str(problem)) from None
+
+    @app.post("/v1/cases/{case_id}/decide")
+    async def decide_case(case_id: int, body: CaseDecisionIn, caller: Annotated[str, scoped("act")]) -> Any:
+        decide = lambda: shoal.records.decide_case(case_id, caller, body.action, label=body.label, note=body.note)  # noqa: E731
+        case = await aside(decide)
+        await aside(shoal.records.audit, caller, "decide", f"case {case_id}", {"action": body.action})
+        return case
+
+    @app.get("/v1/canaries", dependencies=[scoped("read")])
+    async def get_canaries() -> Any:
+        return {"canaries": await aside(shoal.records.list_canaries)}
+
+    @app.post("/v1/canaries", status_code=201)
+    async def post_canary(body: CanaryIn, caller: Annotated[str, scoped("act")]) -> Any:
+        mark = shoal.secret.token("prompt", body.prompt_id)
+        canary = await aside(shoal.records.add_canary, mark, body.station, body.note)
+        shoal.canaries.add(mark)
+        await aside(shoal.records.audit, caller, "canary", "canaries", {"id": canary.id})
+        return canary
+
+    # --- the operator's
+
+    @app.get("/healthz")
+    async def healthz() -> Any:
+        return {"status": "alive"}
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        if shoal.fault is not None:
+            return Problem(503, "Not ready", shoal.fault, {"Retry-After": "1"}).answer()
+        return JSONResponse(
+            {
+                "status": "ready",
+                "events": shoal.accepted,
+                "model": shoal.model.version if shoal.model else None,
+                "feature_hash": shoal.engine.catalog.hash,
+            }
+        )
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        gauges["ready"].set(shoal.fault is None)
+        if shoal.fault is None:
+            gauges["accounts"].set(len(shoal.engine.ledger))
+            gauges["clusters"].set(len(shoal.engine.cluster_ids))
+            gauges["log_entries"].set(len(shoal.entry_id))
+        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
+
+    page = Environment(autoescape=select_autoescape(default=True)).from_string(
+        resources.files("service").joinpath("page.html").read_text()
+    )
+
+    @app.get("/", dependencies=[scoped("read")], include_in_schema=False)
+    async def console() -> HTMLResponse:
+        if shoal.fault is not None:
+            raise Problem(503, "Not ready", shoal.fault)
+        clusters = (await aside(shoal.cluster_list))[:100]
+        return HTMLResponse(page.render(clusters=clusters, events=shoal.accepted, accounts=len(shoal.engine.ledger)))
+
+    return app

@@ -1,0 +1,340 @@
+"""The command line. Exit codes: 0 done, 1 found wanting, 2 bad input (said with file, line, field)."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from service.folder import DEFAULT, FolderProblem
+
+app = typer.Typer(
+    help="Shoal finds the accounts that swim together.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="Model versions: list, show, promote, roll back.", no_args_is_help=True)
+keys_app = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+app.add_typer(keys_app, name="keys")
+
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False)
+
+DataOption = Annotated[
+    Path, typer.Option("--data", envvar="SHOAL_DATA", help="Folder that holds log, models and records.")
+]
+EventsOption = Annotated[
+    list[Path], typer.Option("--events", help="NDJSON (plain, gz, zst) or Parquet; several may follow.")
+]
+PolicyOption = Annotated[Path | None, typer.Option("--policy", help="Policy file (TOML); the built-in one if absent.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+DATA = Path(DEFAULT)
+
+
+@contextmanager
+def progress(words: str, total: int | None) -> Iterator[Any]:
+    """A bar on stderr; yields `advance(n)`."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(words, total=total)
+        yield lambda n: bar.advance(task, n)
+
+
+@app.command()
+def simulate(
+    scenario: Annotated[str, typer.Argument(help="What happens in the world; an unknown name lists them.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for events.ndjson.zst, truth.csv, ip_plan.csv.")],
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    accounts: Annotated[int, typer.Option(min=10, max=2_000_000)] = 2000,
+    days: Annotated[float, typer.Option(min=0.1, max=365)] = 7,
+    abusive_share: Annotated[float, typer.Option(min=0, max=0.9)] = 0.05,
+    tier: Annotated[str, typer.Option(help="Adversary's effort: T0, T1, …")] = "T1",
+) -> None:
+    """Write a made-up log with its truth: honest accounts and abusive ones that look alike."""
+    from service.scenario import write
+
+    with progress("simulating", None) as advance:
+        told = write(scenario, out_dir, seed, accounts, days, abusive_share, tier, advance)
+    err.print(f"{told.events:,} events of {told.accounts:,} accounts in {out_dir}")
+
+
+@app.command()
+def train(
+    events: EventsOption,
+    labels: Annotated[Path, typer.Option("--labels", help="Labels or truth: CSV, NDJSON or Parquet.")],
+    name: Annotated[
+        str | None, typer.Option("--as", help="Name of the new version; a date and a number if absent.")
+    ] = None,
+    data: DataOption = DATA,
+    policy: PolicyOption = None,
+    json: JsonOption = False,
+    promote: Annotated[bool, typer.Option(help="Make it the current model.")] = True,
+) -> None:
+    """Learn a model from a log and labels, with operators held out for every figure."""
+    from service import offline
+
+    model = offline.train(events, labels, data, name, policy, err.print, progress, promote)
+    report = model.about["held_out_operators"]
+    if json:
+        print(msgspec.json.encode({"model": model.version, **model.about}).decode())
+        return
+    recall = report["recall_at_fpr"]
+    out.print(f"model {model.version}  ({'current' if promote else 'not promoted'})")
+    out.print(f"held-out operators: {report['n']:,} accounts, {report['n_abusive']:,} abusive")
+    out.print(f"  AUC {report['auc']:.3f}   PR-AUC {report['pr_auc']:.3f}   ECE {report['ece']:.3f}")
+    out.print(f"  recall at 1 % FPR {recall['0.01']:.3f}   at 0.1 % {recall['0.001']:.3f}")
+
+
+@app.command()
+def evaluate(
+    events: Annotated[list[Path] | None, typer.Option("--events", help="A log to evaluate on.")] = None,
+    truth: Annotated[Path | None, typer.Option("--truth", help="Who was who in it.")] = None,
+    scenario: Annotated[str | None, typer.Option("--scenario", help="Simulate a log instead of reading one.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Version; the current one if absent; `none`: clusters alone.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the simulated log.")] = 1001,
+    accounts: Annotated[int, typer.Option(min=10, max=2_000_000)] = 2000,
+    days: Annotated[float, typer.Option(min=0.1, max=365)] = 7,
+    abusive_share: Annotated[float, typer.Option(min=0, max=0.9)] = 0.05,
+    tier: Annotated[str, typer.Option()] = "T1",
+    report: Annotated[Path | None, typer.Option("--report", help="Also write a self-contained HTML page.")] = None,
+    data: DataOption = DATA,
+    policy: PolicyOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Replay a log in time order as the service would, and hold the answers against the truth."""
+    from service import offline
+    from service.report import html, table
+
+    if (events is None) == (scenario is None):
+        raise typer.BadParameter("give --events with --truth, or --scenario")
+    if events is not None and truth is None:
+        raise typer.BadParameter("--events needs --truth")
+    with offline.log_of(scenario, events, truth, seed, accounts, days, abusive_share, tier, progress) as (
+        paths,
+        truth_path,
+    ):
+        found = offline.evaluate(paths, truth_path, data, model, policy, progress)
+    if report is not None:
+        report.write_text(html(found))
+        err.print(f"report: {report}")
+    if json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        out.print(table(found))
+
+
+@app.command()
+def replay(
+    path: Annotated[Path, typer.Argument(help="A log: NDJSON (plain, gz, zst) or Parquet.")],
+    url: Annotated[str | None, typer.Option("--url", help="A running service; in process if absent.")] = None,
+    speed: Annotated[
+        float | None, typer.Option("--speed", min=0.001, help="Times real time; as fast as possible if absent.")
+    ] = None,
+    key: Annotated[str | None, typer.Option("--key", envvar="SHOAL_KEY", help="API key of the service.")] = None,
+    model: Annotated[str | None, typer.Option("--model")] = None,
+    data: DataOption = DATA,
+    policy: PolicyOption = None,
+) -> None:
+    """Stream a file and print each answer as a line of JSON."""
+    from service import offline
+
+    with progress("replaying", None) as advance:
+        rejected = offline.replay(path, url, speed, key, model, data, policy, sys.stdout.buffer, advance)
+    if rejected:
+        err.print(f"{rejected:,} events were refused; they are in the output with `status: rejected`")
+        raise typer.Exit(2)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option()] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8080,
+    state: Annotated[str, typer.Option(help="`memory`, or the URL of a Redis ≥ 7.0 or Valkey ≥ 7.2.")] = "memory",
+    records: Annotated[
+        str | None, typer.Option("--records", help="SQLAlchemy URL; SQLite in the data folder if absent.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Version; the current one if absent; `none`: clusters alone.")
+    ] = None,
+    fsync: Annotated[str, typer.Option(help="When the log reaches the disk: everysec, always, no.")] = "everysec",
+    data: DataOption = DATA,
+    policy: PolicyOption = None,
+) -> None:
+    """Run the service: events in, decisions, clusters and cases out."""
+    from service.serve import run
+
+    run(host, port, state, records, model, fsync, data, policy)
+
+
+@app.command()
+def demo(
+    accounts: Annotated[int, typer.Option(min=200, max=20_000)] = 1200,
+    days: Annotated[float, typer.Option(min=1, max=30)] = 5,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 0,
+    keep: Annotated[bool, typer.Option(help="Keep the service running at the end, until Ctrl-C.")] = False,
+) -> None:
+    """Simulate, train, serve, stream over HTTP, and show what was found."""
+    from service.demo import run
+
+    run(accounts, days, seed, port, keep, err, out, progress)
+
+
+@app.command()
+def bench(
+    events: Annotated[int, typer.Option(min=1000, max=5_000_000, help="Events in the measured log.")] = 40_000,
+    json: JsonOption = False,
+) -> None:
+    """Measure the floors of this machine and our figures as ratios to them, in one run."""
+    from service.bench import run
+
+    run(events, json, err, out, progress)
+
+
+@models_app.command("list")
+def models_list(data: DataOption = DATA) -> None:
+    """Versions, oldest first; the current one is marked."""
+    from detector.model import current, load, versions
+    from service.folder import Folder
+
+    folder = Folder(data).models
+    now = current(folder)
+    for version in versions(folder):
+        report = load(folder, version).about["held_out_operators"]
+        out.print(f"{'*' if version == now else ' '} {version}  PR-AUC {report['pr_auc']:.3f} on held-out operators")
+
+
+@models_app.command("show")
+def models_show(name: Annotated[str, typer.Argument()] = "current", data: DataOption = DATA) -> None:
+    """The manifest of a version, as JSON."""
+    from detector.model import load
+    from service.folder import Folder
+
+    model = load(Folder(data).models, name)
+    heads = {n: {"columns": len(h.columns), "thresholds": h.thresholds} for n, h in model.heads.items()}
+    told = {"model": model.version, "feature_hash": model.catalog.hash, "kinds": model.catalog.kinds, "heads": heads}
+    print(msgspec.json.format(msgspec.json.encode({**told, **model.about})).decode())
+
+
+@models_app.command("promote")
+def models_promote(name: str, data: DataOption = DATA) -> None:
+    """Make a version the current one."""
+    from detector.model import promote
+    from service.folder import Folder
+
+    promote(Folder(data).models, name)
+    err.print(f"{name} is current; a running service takes it up when restarted")
+
+
+@models_app.command("rollback")
+def models_rollback(data: DataOption = DATA) -> None:
+    """Return to the version before the last promotion."""
+    from detector.model import rollback
+    from service.folder import Folder
+
+    err.print(f"{rollback(Folder(data).models)} is current again")
+
+
+@keys_app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    scope: Annotated[list[str], typer.Option("--scope", help="ingest, read, act, admin; several may be given.")],
+    data: DataOption = DATA,
+    records: Annotated[str | None, typer.Option("--records")] = None,
+) -> None:
+    """Make an API key; its secret is shown once. With the first key, the service asks everybody for one."""
+    with _records(data, records) as kept:
+        print(kept.create_key(name, scope))
+
+
+@keys_app.command("list")
+def keys_list(data: DataOption = DATA, records: Annotated[str | None, typer.Option("--records")] = None) -> None:
+    """Keys, without their secrets."""
+    with _records(data, records) as kept:
+        for key in kept.list_keys():
+            state = "revoked" if key.revoked_at else "active"
+            out.print(f"{key.id}  {key.name}  {','.join(sorted(key.scopes))}  {state}")
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    id: Annotated[str, typer.Argument(help="The key's id, as `shoal keys list` shows it.")],
+    data: DataOption = DATA,
+    records: Annotated[str | None, typer.Option("--records")] = None,
+) -> None:
+    """End a key at once."""
+    with _records(data, records) as kept:
+        kept.revoke_key(id)
+    err.print(f"key {id} is revoked")
+
+
+@contextmanager
+def _records(data: Path, url: str | None) -> Iterator[Any]:
+    import time
+
+    from service.folder import Folder
+    from service.records import Records
+
+    folder = Folder(data)
+    folder.secret()  # makes the folder
+    with Records(url or folder.records_url, clock=lambda: time.time_ns() // 1_000_000) as kept:
+        yield kept
+
+
+def spread(argv: Sequence[str]) -> list[str]:
+    """`--events a b` as `--events a --events b`."""
+    told: list[str] = []
+    events = False
+    for word in argv:
+        if events and not word.startswith("-"):
+            if told[-1] != "--events":
+                told.append("--events")
+        else:
+            events = word == "--events"
+        told.append(word)
+    return told
+
+
+def main() -> None:
+    """Run the command line; bad input ends it with a sentence and exit code 2, never a traceback."""
+    from detector.model import ModelProblem
+    from detector.policy import PolicyProblem
+    from detector.train import TrainingProblem
+    from features.reader import InputProblem
+    from service.log import LogError
+    from service.records import RecordsError
+    from service.scenario import ScenarioProblem
+    from service.serve import ServeProblem
+    from service.snapshot import SnapshotDamaged
+    from service.valkey import ValkeyError
+
+    known = (
+        InputProblem, ModelProblem, PolicyProblem, TrainingProblem, ScenarioProblem, ServeProblem, FolderProblem,
+        RecordsError, ValkeyError, LogError, SnapshotDamaged,
+    )  # fmt: skip
+    try:
+        app(spread(sys.argv[1:]))
+    except known as problem:
+        err.print(f"shoal: {problem}", markup=False)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

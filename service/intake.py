@@ -1,0 +1,80 @@
+"""Bodies to events: one JSON object, an array of them, or NDJSON; good ones kept, bad ones listed."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from features.event import AnyEvent, InvalidEvent, Rejection, decode, decode_lines, event_id_of
+from service.problem import Problem
+
+BODY_MAX = 64 * 2**20  # bytes
+BATCH_MAX = 100_000  # events
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """`place[i]` is where in the body `events[i]` stood (line or array index, from 1)."""
+
+    events: list[AnyEvent]
+    place: list[int]
+    rejected: list[Rejection]
+    single: bool
+
+
+def read_body(body: bytes, content_type: str) -> Intake:
+    """Decode what was posted.
+
+    Raises:
+        Problem: the body as a whole cannot be read: empty, too large, or not JSON.
+    """
+    if len(body) > BODY_MAX:
+        raise Problem(413, "Too large", f"a body holds at most {BODY_MAX} bytes, this one {len(body)}")
+    if not body.strip():
+        raise Problem(400, "No events", "the body is empty: send one event, an array of events, or NDJSON")
+    if "ndjson" in content_type or "jsonl" in content_type:
+        return _lines(body)
+    start = body.lstrip()[:1]
+    if start == b"[":
+        return _array(body)
+    if start == b"{" and b"\n" in body.strip() and not _is_one(body):
+        return _lines(body)  # NDJSON under another name
+    try:
+        return Intake([decode(body)], [1], [], True)
+    except InvalidEvent as problem:
+        return Intake([], [], [problem.at(1, event_id_of(body))], True)
+
+
+def _lines(body: bytes) -> Intake:
+    if body.count(b"\n") > BATCH_MAX:
+        raise Problem(413, "Too large", f"a batch holds at most {BATCH_MAX} events")
+    events, lines, rejected = decode_lines(body)
+    return Intake(events, lines, rejected, False)
+
+
+def _array(body: bytes) -> Intake:
+    try:
+        items = msgspec.json.decode(body, type=list[msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as problem:
+        raise Problem(400, "Not JSON", f"the array cannot be read: {problem}") from None
+    if len(items) > BATCH_MAX:
+        raise Problem(413, "Too large", f"a batch holds at most {BATCH_MAX} events, this one {len(items)}")
+    intake = Intake([], [], [], False)
+    for place, item in enumerate(items, 1):
+        raw = bytes(item)
+        try:
+            intake.events.append(decode(raw))
+            intake.place.append(place)
+        except InvalidEvent as problem:
+            intake.rejected.append(problem.at(place, event_id_of(raw)))
+    return intake
+
+
+def _is_one(body: bytes) -> bool:
+    """Whether a body with line breaks is one (pretty-printed) object."""
+    try:
+        msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return False
+    return True
+
+

@@ -1,0 +1,321 @@
+"""The hot event log: a Valkey stream in which an entry is a whole batch and its answers.
+
+Layout. One stream, `{shoal:log}`; an entry is one XADD with these fields:
+
+    v   format version, "1"
+    k   kind: "events" or "control"
+    n   events: how many; control: the marker's name, as UTF-8
+    z   one zstd frame (level 1)
+          events:   n + 1 lengths (u32 little-endian), the answers', then each payload's; then
+                    the answers and the payloads themselves, end to end
+          control:  the body
+    c   CRC-32 of v, k, n and z, each preceded by its u32 length; decimal
+
+Beside it, `{shoal:log}:trimmed` holds the id of the last entry that was trimmed away, so that a
+reader who resumes from a place that is gone is told so and does not skip the gap. (The braces keep
+both keys on one shard of a cluster.)
+
+Why so. Entry by entry an event costs an XADD; by the batch of 256 it costs under a microsecond.
+Events and the answers given to them are one entry, hence one write: after a crash an event is
+either in the log with its answer or was never acknowledged. The order of entries is the order of
+observation, and a control entry (a sweep ran, a model was promoted) has its place in it, so that a
+replay meets it where the live service did.
+
+What was not done: Valkey itself never looks inside an entry, so there is no read by account or by
+time here; that is what the cold log is for. An append whose answer is lost on the network may be
+sent again by the client and appear twice: the fold ignores a redelivered `event_id`.
+"""
+
+import re
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Literal
+
+import msgspec
+import redis
+import zstandard
+from redis.exceptions import ResponseError
+from redis.typing import EncodableT, FieldT
+
+STREAM = "{shoal:log}"
+FORMAT = b"1"
+FIELDS = frozenset({b"v", b"k", b"n", b"z", b"c"})
+NOTHING = "0-0"
+# Entries fetched at a time: of 256 events each, about 2 MB.
+CHUNK_ENTRIES = 64
+ZSTD_LEVEL = 1
+
+_LENGTH = struct.Struct("<I")
+_ID = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
+
+
+class LogError(RuntimeError):
+    """The log cannot be read as asked."""
+
+
+class LogCorrupted(LogError):
+    """An entry is not what was written."""
+
+
+class LogFormatUnknown(LogError):
+    """An entry was written by a newer Shoal."""
+
+
+class LogTrimmed(LogError):
+    """What follows the given id is no longer held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the log.
+
+    `events` entries carry `events` (payloads as appended) and `answers`; `control` entries carry
+    `name` and `body`. The fields of the other kind are empty.
+    """
+
+    id: str
+    kind: Literal["events", "control"]
+    events: list[bytes]
+    answers: bytes = b""
+    name: str = ""
+    body: bytes = b""
+
+
+class EventLog:
+    """The log on a Valkey or Redis client (one that does not decode answers).
+
+    May be used from several threads, and by several processes on one server.
+    """
+
+    def __init__(self, client: redis.Redis, *, stream: str = STREAM) -> None:
+        if client.get_encoder().decode_responses:
+            raise ValueError("the log needs a client that returns bytes: decode_responses=False")
+        self._client = client
+        self._stream = stream
+        self._trimmed = f"{stream}:trimmed"
+
+    def append(self, payloads: Sequence[bytes], answers: bytes) -> str:
+        """Append a batch and the answers given to it; returns the entry's id.
+
+        When this returns the batch is in the log, as durable as the server's fsync policy.
+        Raises ValueError for an empty batch, redis.RedisError when the server refuses or is gone.
+        """
+        if not payloads:
+            raise ValueError("an entry holds at least one event")
+        return self._add(encode_events(payloads, answers))
+
+    def append_control(self, name: str, body: bytes = b"") -> str:
+        """Append a marker that has its place in the order of events; returns the entry's id."""
+        if not name:
+            raise ValueError("a control entry has a name")
+        return self._add(encode_control(name, body))
+
+    def read(self, after: str = NOTHING, *, chunk_entries: int = CHUNK_ENTRIES) -> Iterator[Entry]:
+        """Entries after the id `after`, in order, up to the end at the time it is reached.
+
+        Without `after`: from the oldest entry still held, whatever was trimmed before it. Fetched
+        in chunks of `chunk_entries`; memory is that of one chunk. Raises LogTrimmed when `after`
+        lies in the trimmed part, LogCorrupted and LogFormatUnknown with the entry's id, ValueError
+        when `after` is no entry id.
+        """
+        position = parse_id(after)
+        while True:
+            # Both in one transaction, or a trim between the two could hide the gap it makes.
+            with self._client.pipeline(transaction=True) as both:
+                both.get(self._trimmed)
+                both.xrange(self._stream, f"({_id(position)}", "+", count=chunk_entries)
+                held, chunk = both.execute()
+            trimmed = _text(held) if held is not None else NOTHING
+            if (0, 0) < position < parse_id(trimmed):
+                raise LogTrimmed(
+                    f"the log after {_id(position)} is gone: it was trimmed up to and with "
+                    f"{trimmed}; start from a snapshot at or after that id"
+                )
+            if not chunk:
+                return
+            for id, fields in chunk:
+                entry = decode(_text(id), fields)
+                position = parse_id(entry.id)
+                yield entry
+
+    def entry(self, id: str) -> Entry | None:
+        """The entry with this id, None where it is not held."""
+        found = self._client.xrange(self._stream, id, id, count=1)
+        return decode(_text(found[0][0]), found[0][1]) if found else None
+
+    def rewrite(self, drop: Callable[[bytes], bool]) -> int:
+        """Remove every event whose payload `drop` names, with its answer; returns how many.
+
+        The log is copied without them under the same ids and takes the old one's place in one
+        step, so that a crash leaves either. An entry keeps its place even when nothing is left in
+        it (as a control entry `erased`). Answers are lists in JSON, one an event.
+        """
+        draft = f"{self._stream}:draft"
+        self._client.delete(draft)
+        dropped = 0
+        for entry in self.read():
+            fields = encode_control(entry.name, entry.body)
+            if entry.kind == "events":
+                keep = [not drop(payload) for payload in entry.events]
+                dropped += len(keep) - sum(keep)
+                events = [p for p, kept in zip(entry.events, keep, strict=True) if kept]
+                answers = msgspec.json.decode(entry.answers, type=list[msgspec.Raw])
+                left = [a for a, kept in zip(answers, keep, strict=False) if kept]
+                fields = (
+                    encode_events(events, msgspec.json.encode(left))
+                    if events
+                    else encode_control("erased", b"")
+                )
+            self._client.xadd(draft, fields, id=entry.id)
+        if dropped:
+            self._client.rename(draft, self._stream)
+        else:
+            self._client.delete(draft)
+        return dropped
+
+    def first_id(self) -> str | None:
+        """Id of the oldest entry held, or None when the log is empty."""
+        entries = self._client.xrange(self._stream, "-", "+", count=1)
+        return _text(entries[0][0]) if entries else None
+
+    def last_id(self) -> str:
+        """Id of the last entry ever appended, trimmed or not; "0-0" if there was none."""
+        try:
+            return _text(self._client.xinfo_stream(self._stream)["last-generated-id"])
+        except ResponseError as error:
+            if "no such key" in str(error):
+                return NOTHING
+            raise
+
+    def trimmed_id(self) -> str:
+        """Id of the last entry that was trimmed away; "0-0" if nothing was."""
+        held = self._client.get(self._trimmed)
+        return _text(held) if held is not None else NOTHING
+
+    def length(self) -> int:
+        """Number of entries held."""
+        return self._client.xlen(self._stream)
+
+    def trim(self, before_id: str) -> int:
+        """Drop the entries older than `before_id`, which itself stays; returns how many.
+
+        For one caller at a time: of two that race, the older bound may be the one remembered.
+        Raises ValueError when `before_id` is no entry id.
+        """
+        bound = _id(parse_id(before_id))
+        last = self._client.xrevrange(self._stream, f"({bound}", "-", count=1)
+        if not last:
+            return 0
+        with self._client.pipeline(transaction=True) as both:
+            both.set(self._trimmed, _text(last[0][0]))
+            both.xtrim(self._stream, minid=bound, approximate=False)
+            dropped = both.execute()[1]
+        return int(dropped)
+
+    def _add(self, fields: dict[FieldT, EncodableT]) -> str:
+        return _text(self._client.xadd(self._stream, fields))
+
+
+def encode_events(payloads: Sequence[bytes], answers: bytes) -> dict[FieldT, EncodableT]:
+    """The fields of an `events` entry, for XADD."""
+    pieces = [answers, *payloads]
+    lengths = struct.pack(f"<{len(pieces)}I", *map(len, pieces))
+    return _seal(b"events", b"%d" % len(payloads), lengths + b"".join(pieces))
+
+
+def encode_control(name: str, body: bytes) -> dict[FieldT, EncodableT]:
+    """The fields of a `control` entry, for XADD."""
+    return _seal(b"control", name.encode(), body)
+
+
+def decode(id: str, fields: Mapping[bytes, bytes]) -> Entry:
+    """The entry that XRANGE returned. Raises LogFormatUnknown and LogCorrupted, naming the id."""
+    version = fields.get(b"v")
+    if version is not None and version != FORMAT:
+        raise LogFormatUnknown(
+            f"log entry {id} has format {version.decode(errors='replace')[:20]!r}; this Shoal "
+            f"reads {FORMAT.decode()!r}: use the Shoal that wrote it, or a newer one"
+        )
+    missing = sorted(FIELDS - fields.keys())
+    if version is None or missing:
+        raise LogCorrupted(f"log entry {id} lacks {b', '.join(missing).decode()}")
+    kind, n, frame, crc = fields[b"k"], fields[b"n"], fields[b"z"], fields[b"c"]
+    if crc != _checksum(version, kind, n, frame):
+        raise LogCorrupted(f"log entry {id} is damaged: its checksum does not match")
+    try:
+        content = _ZSTD.decompressor.decompress(frame)
+        if kind == b"events":
+            answers, *events = _split(content, int(n) + 1)
+            return Entry(id, "events", events, answers)
+        elif kind == b"control":
+            return Entry(id, "control", [], name=n.decode(), body=content)
+    except (zstandard.ZstdError, struct.error, ValueError) as error:
+        raise LogCorrupted(f"log entry {id} is damaged: {error}") from error
+    # The checksum holds, so it was written like this: by something that is not this module.
+    raise LogCorrupted(
+        f"log entry {id} is of kind {kind.decode(errors='replace')!r}, which is none"
+    )
+
+
+def parse_id(id: str) -> tuple[int, int]:
+    """An entry id as (milliseconds, sequence), which compare in the order of the log.
+
+    >>> parse_id("1700000000000-3") < parse_id("1700000000000-12")
+    True
+
+    Raises ValueError when it is none.
+    """
+    match = _ID.fullmatch(id)
+    if match is None:
+        raise ValueError(f"{id!r} is no entry id: it looks like 1700000000000-0")
+    return int(match[1]), int(match[2] or 0)
+
+
+class _Zstd(threading.local):
+    """Contexts of zstandard are reusable, which is what makes them fast, but not shareable."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_ZSTD = _Zstd()
+
+
+def _seal(kind: bytes, n: bytes, content: bytes) -> dict[FieldT, EncodableT]:
+    frame = _ZSTD.compressor.compress(content)
+    return {
+        b"v": FORMAT,
+        b"k": kind,
+        b"n": n,
+        b"z": frame,
+        b"c": _checksum(FORMAT, kind, n, frame),
+    }
+
+
+def _checksum(*fields: bytes) -> bytes:
+    crc = 0
+    for field in fields:
+        crc = zlib.crc32(field, zlib.crc32(_LENGTH.pack(len(field)), crc))
+    return b"%d" % crc
+
+
+def _split(content: bytes, count: int) -> list[bytes]:
+    """The pieces of `count` lengths followed by as many pieces."""
+    lengths = struct.unpack_from(f"<{count}I", content)
+    ends = list(accumulate(lengths, initial=4 * count))
+    if ends[-1] != len(content):
+        raise ValueError(f"its pieces end at byte {ends[-1]} of {len(content)}")
+    return [content[start:end] for start, end in pairwise(ends)]
+
+
+def _id(position: tuple[int, int]) -> str:
+    return f"{position[0]}-{position[1]}"
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

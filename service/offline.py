@@ -1,0 +1,224 @@
+"""What the command line does with files: train, evaluate, replay. No service, no clock, nothing kept but models."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+import msgspec
+
+from detector import evaluate as evaluation
+from detector import train as training
+from detector.decision import Decision
+from detector.engine import Engine
+from detector.model import Model, promote, save, versions
+from detector.policy import read_policy
+from features.catalog import Catalog, with_kinds
+from features.event import AnyEvent, InvalidEvent, encode
+from features.reader import Batch, InputProblem, read_events
+from features.table import read_labels, read_truth, unknown_accounts
+from service.folder import OFFLINE, Folder
+from service.scenario import write
+from service.serve import model_named
+from service.shoal import CHUNK, Answer, answers_of
+
+LISTED = 10  # refused lines named in an error
+_json = msgspec.json.Encoder().encode
+
+
+def batches(paths: Sequence[Path]) -> Iterator[list[AnyEvent]]:
+    """The events of these files; a figure is never computed on part of a log.
+
+    Raises:
+        InputProblem: a file that cannot be read, or lines that are not events (the first few are named).
+    """
+    for batch in read_events(paths):
+        if batch.rejected:
+            raise _refusal(batch)
+        yield batch.events
+
+
+def _refusal(batch: Batch) -> InputProblem:
+    first, *rest = batch.rejected
+    more = "".join(f"\n  {r}" for r in rest[: LISTED - 1])
+    beyond = f"\n  and {len(rest) - LISTED + 1} more in this part of the file" if len(rest) >= LISTED else ""
+    return InputProblem(batch.path, first.line, first.field, first.error + (f" ({first.hint})" if first.hint else "") + more + beyond)
+
+
+def sealed(paths: Sequence[Path], call: Callable[[Iterator[list[AnyEvent]]], Any]) -> Any:
+    """`call` on the files' events; an identifier that cannot be sealed is an InputProblem too."""
+    try:
+        return call(batches(paths))
+    except InvalidEvent as problem:
+        raise InputProblem(paths[0], None, problem.field, problem.error, problem.hint) from None
+
+
+def kinds_in(paths: Sequence[Path]) -> tuple[int, tuple[str, ...]]:
+    """How many events there are, and the custom kinds among them."""
+    total, kinds = 0, set[str]()
+    for batch in batches(paths):
+        total += len(batch)
+        for event in batch:
+            if event.entities:
+                kinds.update(event.entities)
+    return total, tuple(sorted(kinds))
+
+
+def train(
+    events: Sequence[Path],
+    labels: Path,
+    data: Path,
+    name: str | None,
+    policy: Path | None,
+    say: Callable[[str], None],
+    progress: Any,
+    make_current: bool = True,
+) -> Model:
+    """Train on files and keep the version in the data folder.
+
+    Raises:
+        InputProblem, TrainingProblem, ModelProblem, PolicyProblem: what they say.
+    """
+    folder, rules = Folder(data).models, read_policy(policy)
+    told = {x.account_id: x for x in read_labels(labels) if x.account_id and x.label != "unsure"}
+    version = name or _next_name(folder)
+    total, kinds = kinds_in(events)
+    engine = Engine(rules, OFFLINE, catalog=with_kinds(kinds))
+    with progress("replaying", total) as advance:
+        history = sealed(events, lambda log: training.replay(engine, log, total, advance))
+    model = training.fit(
+        history,
+        engine,
+        {a: x.label == "abusive" for a, x in told.items()},
+        {a: x.group_id for a, x in told.items() if x.group_id},
+        version,
+        say,
+    )
+    save(model, folder)
+    if make_current:
+        promote(folder, version)
+    return model
+
+
+def _next_name(folder: Path) -> str:
+    day = datetime.now(UTC).strftime("%Y%m%d")
+    n = 1
+    while f"{day}-{n}" in versions(folder):
+        n += 1
+    return f"{day}-{n}"
+
+
+def evaluate(
+    events: Sequence[Path], truth: Path, data: Path, model: str | None, policy: Path | None, progress: Any
+) -> dict[str, Any]:
+    """Evaluate on files.
+
+    Raises:
+        InputProblem, ModelProblem, PolicyProblem: what they say.
+    """
+    who = read_truth(truth)
+    chosen = model_named(Folder(data), model)
+    total, kinds = kinds_in(events)
+    engine = Engine(read_policy(policy), OFFLINE, chosen, Catalog() if chosen else with_kinds(kinds))
+    with progress("evaluating", total) as advance:
+        found: dict[str, Any] = sealed(events, lambda log: evaluation.evaluate(engine, log, who, advance))
+    problem = unknown_accounts(who, engine.ledger)
+    if problem is not None:
+        raise problem
+    return found
+
+
+@contextmanager
+def log_of(
+    scenario: str | None,
+    events: Sequence[Path] | None,
+    truth: Path | None,
+    seed: int,
+    accounts: int,
+    days: float,
+    abusive_share: float,
+    tier: str,
+    progress: Any,
+) -> Iterator[tuple[Sequence[Path], Path]]:
+    """The files to evaluate on: those given, or those of a scenario simulated for the occasion."""
+    if scenario is None:
+        assert events is not None and truth is not None  # the command line checks
+        yield events, truth
+        return
+    with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
+        with progress("simulating", None) as advance:
+            write(scenario, Path(folder), seed, accounts, days, abusive_share, tier, advance)
+        yield [Path(folder, "events.ndjson.zst")], Path(folder, "truth.csv")
+
+
+def replay(
+    path: Path,
+    url: str | None,
+    speed: float | None,
+    key: str | None,
+    model: str | None,
+    data: Path,
+    policy: Path | None,
+    to: IO[bytes],
+    progress: Callable[[int], None],
+) -> int:
+    """Stream a file to a service, or through an engine of our own; answers as NDJSON. Returns how many were refused.
+
+    Raises:
+        InputProblem: the file cannot be read, or the service cannot be reached.
+    """
+    if url is None:
+        chosen = model_named(Folder(data), model)
+        engine = Engine(read_policy(policy), OFFLINE, chosen, Catalog())
+        told: list[Decision] = []  # by ordinal: what a duplicate is answered with
+
+        def answer(events: list[AnyEvent]) -> list[bytes]:
+            if engine.due():
+                engine.sweep()
+            answered, refused = engine.ingest(events)
+            told.extend(d for d in answered.decisions if d is not None)
+            return [_json(a) for a in answers_of(events, answered, refused, told.__getitem__)]
+    else:
+        client = httpx.Client(base_url=url, timeout=60, headers={"Authorization": f"Bearer {key}"} if key else {})
+
+        def answer(events: list[AnyEvent]) -> list[bytes]:
+            return _post(client, events)
+
+    refused, start = 0, None
+    began = time.monotonic()
+    for batch in read_events([path]):
+        for r in batch.rejected:
+            to.write(_json(Answer(r.event_id, "rejected", error=r.error, field=r.field, hint=r.hint, line=r.line)) + b"\n")
+        refused += len(batch.rejected)
+        size = CHUNK if speed is None else 1
+        for at in range(0, len(batch.events), size):
+            part = batch.events[at : at + size]
+            if speed is not None:
+                t = part[0].occurred_at
+                assert isinstance(t, int)  # decoded
+                start = t if start is None else start
+                time.sleep(max(0.0, (t - start) / 1000 / speed - (time.monotonic() - began)))
+            answers = answer(part)
+            refused += sum(b'"status":"rejected"' in a for a in answers)
+            to.write(b"\n".join(answers) + b"\n")
+            progress(len(part))
+    to.flush()
+    return refused
+
+
+def _post(client: httpx.Client, events: list[AnyEvent]) -> list[bytes]:
+    try:
+        response = client.post(
+            "/v1/events", content=b"\n".join(map(encode, events)), headers={"content-type": "application/x-ndjson"}
+        )
+    except httpx.HTTPError as problem:
+        raise InputProblem(Path(str(client.base_url)), None, None, f"the service cannot be reached: {problem}") from None
+    if response.status_code != 200:
+        raise InputProblem(Path(str(client.base_url)), None, None, f"the service answered {response.status_code}: {response.text[:500]}")
+    return [bytes(raw) for raw in msgspec.json.decode(response.content, type=list[msgspec.Raw])]
+
+

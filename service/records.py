@@ -1,0 +1,997 @@
+"""Records: what people and the policy said. Labels, cases, decisions, keys, canaries, audit.
+
+Small, durable and relational, where the log is large and sequential. SQLite by default (write-ahead
+log, synced at every commit), anything SQLAlchemy speaks by URL; nothing here is SQLite's own except
+two triggers and the pragmas, each guarded by the dialect.
+
+Three rules hold the tables together:
+
+- Nothing a person said is overwritten. A label is a row for ever, the newest of a subject wins; a
+  closed case stays closed, and what happens to its cluster later is another case.
+- An answer once given is the answer: a decision is kept under its event's id, the first one wins.
+- The audit is a chain. Each row holds SHA-256(previous hash ‖ its own canonical JSON), and one row
+  elsewhere holds the head, so that an edit, a removal or a cut tail is found by `verify_audit`. It
+  is evident, not impossible: whoever may write the whole database can rewrite the whole chain. Ship
+  the head elsewhere if that is your adversary.
+
+Times are epoch milliseconds from the clock that is passed in.
+"""
+
+import difflib
+import hashlib
+import hmac
+import json
+import math
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self, get_args
+
+from sqlalchemy import (
+    DDL,
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Row,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+    func,
+    insert,
+    inspect,
+    select,
+    update,
+    delete,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+
+SCHEMA_VERSION = 1
+
+Verdict = Literal["abusive", "honest", "unsure"]
+Source = Literal["analyst", "dispute", "appeal", "canary", "import"]
+Status = Literal["open", "claimed", "closed"]
+Action = Literal["allow", "challenge", "throttle", "review", "suspend"]
+Scope = Literal["ingest", "read", "act", "admin"]
+
+BUSY_TIMEOUT_MS = 10_000
+VARIABLES_MAX = 500  # in one IN (…); SQLite allows 32,766, older builds 999
+PAGE_ROWS_MAX = 500
+KEY_PREFIX = "shoal"
+CHAIN_START = "0" * 64
+AUDITED = ("seq", "at", "actor", "action", "subject", "body")
+
+_CURSOR = re.compile(r"c[0-9]{1,18}")
+
+# SQLite counts up by itself only in a column declared INTEGER; elsewhere 64 bits are wanted.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+metadata = MetaData()
+
+schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
+
+labels = Table(
+    "labels",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("account_id", String),
+    Column("cluster_id", String),
+    Column("label", String, nullable=False),
+    Column("typology", String),
+    Column("source", String, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("note", Text),
+    Column("recorded_at", BigInteger, nullable=False),
+    CheckConstraint("(account_id IS NULL) <> (cluster_id IS NULL)", name="labels_one_subject"),
+    Index("labels_by_account", "account_id", "at"),
+    Index("labels_by_cluster", "cluster_id", "at"),
+)
+
+cases = Table(
+    "cases",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("cluster_id", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("proposed_action", String, nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("claimed_by", String),
+    Column("decided_action", String),
+    Column("decided_by", String),
+    Column("decided_at", BigInteger),
+    Column("body", JSON, nullable=False),
+    CheckConstraint("status IN ('open', 'claimed', 'closed')", name="cases_status"),
+    Index("cases_by_status", "status", "id"),
+    sqlite_autoincrement=True,  # a page's cursor is an id, which must not come back
+)
+# Two sweeps may not open the same case twice.
+Index(
+    "cases_one_live",
+    cases.c.cluster_id,
+    unique=True,
+    sqlite_where=cases.c.status != "closed",
+    postgresql_where=cases.c.status != "closed",
+)
+
+case_notes = Table(
+    "case_notes",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("case_id", _Id, ForeignKey("cases.id"), nullable=False, index=True),
+    Column("author", String, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("text", Text, nullable=False),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("event_id", String, primary_key=True),
+    Column("account_id", String, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("action", String, nullable=False),
+    Column("score", Float, nullable=False),
+    Column("reasons", JSON, nullable=False),
+    Column("cluster_id", String),
+    Column("model_version", String, nullable=False),
+    Column("policy_version", String, nullable=False),
+    Index("decisions_by_account", "account_id", "at"),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+)
+
+canaries = Table(
+    "canaries",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("mark", String, nullable=False, unique=True),
+    Column("station", String, nullable=False),
+    Column("note", Text),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+canary_hits = Table(
+    "canary_hits",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("canary_id", _Id, ForeignKey("canaries.id"), nullable=False),
+    Column("account_id", String, nullable=False),
+    Column("event_id", String, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    UniqueConstraint("canary_id", "account_id"),
+)
+
+audit_rows = Table(
+    "audit",
+    metadata,
+    Column("seq", _Id, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("body", Text, nullable=False),  # canonical JSON: what is hashed is what is kept
+    Column("prev_hash", String(64), nullable=False, unique=True),
+    Column("hash", String(64), nullable=False),
+)
+
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", _Id, nullable=False),
+    Column("hash", String(64), nullable=False),
+    CheckConstraint("id = 1", name="audit_head_is_one_row"),
+)
+
+for _verb in ("UPDATE", "DELETE"):
+    event.listen(
+        audit_rows,
+        "after_create",
+        DDL(  # type: ignore[no-untyped-call]  # SQLAlchemy has not typed it
+            f"CREATE TRIGGER audit_no_{_verb.lower()} BEFORE {_verb} ON audit "
+            f"BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END"
+        ).execute_if(dialect="sqlite"),
+    )
+
+
+class RecordsError(RuntimeError):
+    """The records cannot be opened, or refuse what was asked."""
+
+
+class SchemaUnknown(RecordsError):
+    """The records were written by another version of Shoal."""
+
+
+class NotFound(RecordsError):
+    """There is no such record."""
+
+
+class CaseConflict(RecordsError):
+    """The case is somebody else's, or closed."""
+
+
+class AuditBroken(RecordsError):
+    """The audit is not what was written; the message names the first bad row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What somebody says of an account or of a cluster; exactly one of the two is given."""
+
+    label: Verdict
+    source: Source
+    at: int
+    account_id: str | None = None
+    cluster_id: str | None = None
+    typology: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A decision that was acted on. `reasons` as answered: `{code, impact, text, evidence}`."""
+
+    event_id: str
+    account_id: str
+    at: int
+    action: Action
+    score: float
+    reasons: list[dict[str, Any]]
+    model_version: str
+    policy_version: str
+    cluster_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a person wrote on a case."""
+
+    author: str
+    at: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A cluster for a person to judge. `notes` is filled by `get_case` only."""
+
+    id: int
+    cluster_id: str
+    status: Status
+    proposed_action: Action
+    opened_at: int
+    updated_at: int
+    claimed_by: str | None
+    decided_action: Action | None
+    decided_by: str | None
+    decided_at: int | None
+    body: dict[str, Any]
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CasePage:
+    """Some cases, and the cursor of the next page: None after the last."""
+
+    cases: list[Case]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key, without its secret."""
+
+    id: str
+    name: str
+    scopes: frozenset[Scope]
+    created_at: int
+    revoked_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A marked prompt sent through a station; `mark` is what its request will carry."""
+
+    id: int
+    mark: str
+    station: str
+    note: str | None
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One link of the audit chain."""
+
+    seq: int
+    at: int
+    actor: str
+    action: str
+    subject: str
+    body: dict[str, Any]
+    hash: str
+
+
+class Records:
+    """The records at a SQLAlchemy URL, such as `sqlite:////var/lib/shoal/records.db`.
+
+    `clock` returns epoch milliseconds. Tables are made when there are none. May be shared between
+    threads, and opened by several processes.
+
+    Raises RecordsError (without the password) when the URL cannot be used, SchemaUnknown when the
+    tables are of another version. Every method may raise RecordsError when the database fails.
+    """
+
+    def __init__(self, url: str, *, clock: Callable[[], int]) -> None:
+        self._clock = clock
+        self._engine, self._shown = _engine(url)
+        try:
+            with self._write() as connection:
+                _prepare_schema(connection, self._shown)
+        except BaseException:
+            self._engine.dispose()
+            raise
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- keys
+
+    def create_key(self, name: str, scopes: Sequence[Scope]) -> str:
+        """A new API key, `shoal_<id>_<secret>`. It is returned here and never again.
+
+        Only its SHA-256 is kept; the secret is 256 random bits, so that no slower hash is needed.
+        Raises ValueError for no scope or an unknown one.
+        """
+        if not scopes:
+            raise ValueError("a key needs at least one scope")
+        for scope in scopes:
+            _check("scope", scope, get_args(Scope))
+        id = secrets.token_hex(8)
+        secret = f"{KEY_PREFIX}_{id}_{secrets.token_urlsafe(32)}"
+        with self._write() as connection:
+            connection.execute(
+                insert(keys).values(
+                    id=id,
+                    name=name,
+                    hash=_sha256(secret),
+                    scopes=sorted(set(scopes)),
+                    created_at=self._clock(),
+                )
+            )
+        return secret
+
+    def find_key(self, secret: str) -> Key | None:
+        """The key with this secret; None when there is none or it is revoked."""
+        parts = secret.split("_", 2)
+        if len(parts) != 3 or parts[0] != KEY_PREFIX or not secret.isascii():
+            return None
+        with self._read() as connection:
+            row = connection.execute(select(keys).where(keys.c.id == parts[1])).one_or_none()
+        if row is None or not hmac.compare_digest(row.hash, _sha256(secret)):
+            return None
+        return _key(row) if row.revoked_at is None else None
+
+    def revoke_key(self, id: str) -> Key:
+        """Revoke a key; a second time changes nothing. Raises NotFound."""
+        with self._write() as connection:
+            connection.execute(
+                update(keys)
+                .where(keys.c.id == id, keys.c.revoked_at.is_(None))
+                .values(revoked_at=self._clock())
+            )
+            row = connection.execute(select(keys).where(keys.c.id == id)).one_or_none()
+        if row is None:
+            raise NotFound(f"there is no key {id!r}")
+        return _key(row)
+
+    def list_keys(self) -> list[Key]:
+        """All keys, revoked ones too, oldest first."""
+        with self._read() as connection:
+            rows = connection.execute(select(keys).order_by(keys.c.created_at, keys.c.id))
+            return [_key(row) for row in rows]
+
+    # --- labels
+
+    def add_labels(self, new: Sequence[Label]) -> int:
+        """Keep labels, all or none; returns how many. Nothing older is changed.
+
+        Raises ValueError, naming the position, for a bad word or not exactly one subject.
+        """
+        for number, label in enumerate(new):
+            _check_label(label, f"label {number}: ")
+        if new:
+            with self._write() as connection:
+                self._insert_labels(connection, new)
+        return len(new)
+
+    def labels(self, as_of: int | None = None) -> list[Label]:
+        """The newest label of each account and of each cluster, oldest first.
+
+        Newest by `at`, then by arrival; with `as_of`, only labels whose `at` is at or before it. A
+        newer `unsure` hides an older `abusive`. What a cluster's label means for its members is the
+        caller's to say: members come and go.
+        """
+        newest_first = func.row_number().over(
+            partition_by=(labels.c.account_id, labels.c.cluster_id),
+            order_by=(labels.c.at.desc(), labels.c.id.desc()),
+        )
+        ranked = select(labels, newest_first.label("rank"))
+        if as_of is not None:
+            ranked = ranked.where(labels.c.at <= as_of)
+        of = ranked.subquery()
+        with self._read() as connection:
+            rows = connection.execute(
+                select(of).where(of.c.rank == 1).order_by(of.c.at, of.c.id)
+            ).all()
+        return [_label(row) for row in rows]
+
+    def label_history(
+        self, *, account_id: str | None = None, cluster_id: str | None = None
+    ) -> list[Label]:
+        """Every label of one account or of one cluster, in the order of their `at`."""
+        column, subject = _subject(account_id, cluster_id)
+        with self._read() as connection:
+            rows = connection.execute(
+                select(labels).where(column == subject).order_by(labels.c.at, labels.c.id)
+            ).all()
+        return [_label(row) for row in rows]
+
+    def _insert_labels(self, connection: Connection, new: Sequence[Label]) -> None:
+        recorded_at = self._clock()
+        connection.execute(
+            insert(labels), [{**asdict(label), "recorded_at": recorded_at} for label in new]
+        )
+
+    # --- cases
+
+    def open_or_update_case(
+        self,
+        cluster_id: str,
+        proposed_action: Action,
+        body: Mapping[str, Any],
+        *,
+        reopen: bool = False,
+    ) -> Case:
+        """The live case of a cluster, brought up to date, or a new one.
+
+        Where the cluster's last case was closed by a person it stays so, and is returned unchanged:
+        a sweep must not bring back what was just judged. `reopen` opens a new case all the same,
+        for a cluster that has grown since. A claim survives an update.
+        """
+        _check("action", proposed_action, get_args(Action))
+        now = self._clock()
+        live_or_last = (
+            select(cases).where(cases.c.cluster_id == cluster_id).order_by(cases.c.id.desc())
+        ).limit(1)
+        with self._write() as connection:
+            last = connection.execute(live_or_last.with_for_update()).one_or_none()
+            if last is not None and last.status != "closed":
+                connection.execute(
+                    update(cases)
+                    .where(cases.c.id == last.id)
+                    .values(proposed_action=proposed_action, body=dict(body), updated_at=now)
+                )
+            elif last is None or reopen:
+                # Another worker may open it first: the index lets one through, we take that one.
+                with _ignoring_duplicates(connection):
+                    connection.execute(
+                        insert(cases).values(
+                            cluster_id=cluster_id,
+                            status="open",
+                            proposed_action=proposed_action,
+                            opened_at=now,
+                            updated_at=now,
+                            body=dict(body),
+                        )
+                    )
+            return _case(connection.execute(live_or_last).one())
+
+    def list_cases(
+        self, status: Status | None = None, cursor: str | None = None, limit: int = 50
+    ) -> CasePage:
+        """Cases, newest first, a page at a time.
+
+        A walk to the end returns every case that had the status throughout exactly once, whatever
+        is opened, claimed or closed meanwhile. Raises ValueError for a bad status, cursor or limit.
+        """
+        if not 1 <= limit <= PAGE_ROWS_MAX:
+            raise ValueError(f"limit is {limit}; it must be from 1 to {PAGE_ROWS_MAX}")
+        query = select(cases).order_by(cases.c.id.desc()).limit(limit + 1)
+        if status is not None:
+            _check("status", status, get_args(Status))
+            query = query.where(cases.c.status == status)
+        if cursor is not None:
+            query = query.where(cases.c.id < _parse_cursor(cursor))
+        with self._read() as connection:
+            found = [_case(row) for row in connection.execute(query)]
+        more = len(found) > limit
+        return CasePage(found[:limit], f"c{found[limit - 1].id}" if more else None)
+
+    def get_case(self, id: int) -> Case:
+        """A case with its notes, oldest first. Raises NotFound."""
+        with self._read() as connection:
+            return _case_with_notes(connection, id)
+
+    def claim_case(self, id: int, by: str) -> Case:
+        """Take an open case; taking one's own again changes nothing.
+
+        Raises NotFound; CaseConflict when it is closed or somebody else's.
+        """
+        with self._write() as connection:
+            case = _case_with_notes(connection, id, lock=True)
+            _refuse_conflict(case, by, "claim")
+            if case.status == "open":
+                self._change_case(connection, id, status="claimed", claimed_by=by)
+            return _case_with_notes(connection, id)
+
+    def note_case(self, id: int, author: str, text: str) -> Case:
+        """Write a note on a case, closed ones too. Raises NotFound, ValueError for an empty one."""
+        if not text.strip():
+            raise ValueError("a note has some text")
+        now = self._clock()
+        with self._write() as connection:
+            _case_with_notes(connection, id, lock=True)
+            connection.execute(
+                insert(case_notes).values(case_id=id, author=author, at=now, text=text)
+            )
+            self._change_case(connection, id)
+            return _case_with_notes(connection, id)
+
+    def decide_case(
+        self,
+        id: int,
+        by: str,
+        action: Action,
+        *,
+        label: Verdict | None = None,
+        typology: str | None = None,
+        accounts: Sequence[str] = (),
+        note: str | None = None,
+    ) -> Case:
+        """Close a case with what is to be done.
+
+        With `label`, the cluster gets that label from the analyst, and so does each of `accounts`:
+        one transaction, so that a closed case and its labels never disagree. Raises NotFound;
+        CaseConflict when it is closed or somebody else's; ValueError for a bad word.
+        """
+        _check("action", action, get_args(Action))
+        now = self._clock()
+        with self._write() as connection:
+            case = _case_with_notes(connection, id, lock=True)
+            _refuse_conflict(case, by, "decide")
+            self._change_case(
+                connection,
+                id,
+                status="closed",
+                decided_action=action,
+                decided_by=by,
+                decided_at=now,
+            )
+            if label is not None:
+                said = [
+                    Label(label, "analyst", now, typology=typology, note=note, **subject)
+                    for subject in [
+                        {"cluster_id": case.cluster_id},
+                        *({"account_id": account} for account in dict.fromkeys(accounts)),
+                    ]
+                ]
+                _check_label(said[0], "")
+                self._insert_labels(connection, said)
+            if note:
+                connection.execute(
+                    insert(case_notes).values(case_id=id, author=by, at=now, text=note)
+                )
+            return _case_with_notes(connection, id)
+
+    def _change_case(self, connection: Connection, id: int, **values: object) -> None:
+        connection.execute(
+            update(cases).where(cases.c.id == id).values(updated_at=self._clock(), **values)
+        )
+
+    # --- decisions
+
+    def add_decisions(self, new: Sequence[Decision]) -> int:
+        """Keep decisions, all or none; returns how many were new.
+
+        The first decision of an event is the one that was answered: a second is not kept. Raises
+        ValueError, naming the event, for a bad action or a score that is no number.
+        """
+        for decision in new:
+            _check("action", decision.action, get_args(Action), f"event {decision.event_id}: ")
+            if not math.isfinite(decision.score):
+                raise ValueError(f"event {decision.event_id}: score is {decision.score}")
+        first = {decision.event_id: decision for decision in reversed(new)}
+        event_ids = list(first)
+        added = 0
+        with self._write() as connection:
+            for start in range(0, len(first), VARIABLES_MAX):
+                ids = event_ids[start : start + VARIABLES_MAX]
+                kept = set(
+                    connection.scalars(
+                        select(decisions.c.event_id).where(decisions.c.event_id.in_(ids))
+                    )
+                )
+                rows = [asdict(first[id]) for id in ids if id not in kept]
+                if rows:
+                    # Another worker may keep one between our look and our insert.
+                    connection.execute(_insert_absent(connection, decisions), rows)
+                added += len(rows)
+        return added
+
+    def decisions_of(self, account_id: str, limit: int = 100) -> list[Decision]:
+        """The last decisions on an account, newest first."""
+        if not 1 <= limit <= PAGE_ROWS_MAX:
+            raise ValueError(f"limit is {limit}; it must be from 1 to {PAGE_ROWS_MAX}")
+        with self._read() as connection:
+            rows = connection.execute(
+                select(decisions)
+                .where(decisions.c.account_id == account_id)
+                .order_by(decisions.c.at.desc(), decisions.c.event_id.desc())
+                .limit(limit)
+            ).all()
+        return [Decision(**row._mapping) for row in rows]
+
+    def erase_account(self, account_id: str) -> int:
+        """Remove what is kept of an account: its labels, decisions and canary hits; returns how many.
+
+        Cases name members in their body; a case is rewritten by the next sweep.
+        """
+        with self._write() as connection:
+            return sum(
+                connection.execute(delete(table).where(table.c.account_id == account_id)).rowcount
+                for table in (labels, decisions, canary_hits)
+            )
+
+    def decision_of_event(self, event_id: str) -> Decision | None:
+        """The decision that was acted on at an event, if one was."""
+        with self._read() as connection:
+            row = connection.execute(
+                select(decisions).where(decisions.c.event_id == event_id)
+            ).one_or_none()
+        return None if row is None else Decision(**row._mapping)
+
+    # --- canaries
+
+    def add_canary(self, mark: str, station: str, note: str | None = None) -> Canary:
+        """Remember a marked prompt before it is sent. Raises RecordsError for a mark in use."""
+        row = None
+        with self._write() as connection:
+            values = {"mark": mark, "station": station, "note": note, "created_at": self._clock()}
+            with _ignoring_duplicates(connection):
+                connection.execute(insert(canaries).values(**values))
+                row = connection.execute(select(canaries).where(canaries.c.mark == mark)).one()
+        if row is None:
+            raise RecordsError(f"there is a canary with mark {mark!r} already")
+        return Canary(**row._mapping)
+
+    def list_canaries(self) -> list[Canary]:
+        """All canaries, oldest first."""
+        with self._read() as connection:
+            rows = connection.execute(select(canaries).order_by(canaries.c.id)).all()
+        return [Canary(**row._mapping) for row in rows]
+
+    def hit_canary(self, mark: str, account_id: str, event_id: str, at: int) -> bool:
+        """A marked prompt surfaced on an account, at epoch ms `at`: label the account abusive.
+
+        Returns whether it was the first time for this mark and account; later ones change nothing.
+        Raises NotFound for an unknown mark.
+        """
+        first = False
+        with self._write() as connection:
+            canary = connection.execute(
+                select(canaries).where(canaries.c.mark == mark)
+            ).one_or_none()
+            if canary is None:
+                raise NotFound(f"there is no canary with mark {mark!r}")
+            with _ignoring_duplicates(connection):
+                connection.execute(
+                    insert(canary_hits).values(
+                        canary_id=canary.id, account_id=account_id, event_id=event_id, at=at
+                    )
+                )
+                note = f"canary {canary.id} through {canary.station}, event {event_id}"
+                label = Label("abusive", "canary", at, account_id=account_id, note=note)
+                self._insert_labels(connection, [label])
+                first = True
+        return first
+
+    def canary_accounts(self, id: int) -> list[str]:
+        """The accounts a canary has surfaced on, in the order they did."""
+        with self._read() as connection:
+            return list(
+                connection.scalars(
+                    select(canary_hits.c.account_id)
+                    .where(canary_hits.c.canary_id == id)
+                    .order_by(canary_hits.c.id)
+                )
+            )
+
+    # --- audit
+
+    def audit(
+        self,
+        actor: str,
+        action: str,
+        subject: str,
+        body: Mapping[str, Any],
+        at: int | None = None,
+    ) -> AuditRow:
+        """Append to the audit; `at` is the clock's unless it is given. `body` must be JSON."""
+        when = self._clock() if at is None else at
+        text = _canonical(dict(body))
+        with self._write() as connection:
+            head = connection.execute(select(audit_head).with_for_update()).one()
+            row = {
+                "seq": head.seq + 1,
+                "at": when,
+                "actor": actor,
+                "action": action,
+                "subject": subject,
+                "body": text,
+            }
+            hash = _link(head.hash, row)
+            connection.execute(insert(audit_rows).values(**row, prev_hash=head.hash, hash=hash))
+            connection.execute(update(audit_head).values(seq=row["seq"], hash=hash))
+        return AuditRow(head.seq + 1, when, actor, action, subject, json.loads(text), hash)
+
+    def list_audit(self, after_seq: int = 0, limit: int = 100) -> list[AuditRow]:
+        """Audit rows after a sequence number, in order."""
+        if not 1 <= limit <= PAGE_ROWS_MAX:
+            raise ValueError(f"limit is {limit}; it must be from 1 to {PAGE_ROWS_MAX}")
+        with self._read() as connection:
+            rows = connection.execute(
+                select(audit_rows)
+                .where(audit_rows.c.seq > after_seq)
+                .order_by(audit_rows.c.seq)
+                .limit(limit)
+            ).all()
+        return [
+            AuditRow(r.seq, r.at, r.actor, r.action, r.subject, json.loads(r.body), r.hash)
+            for r in rows
+        ]
+
+    def verify_audit(self) -> int:
+        """Check the whole chain; returns the number of rows. Raises AuditBroken at the first."""
+        expected_seq, expected_hash = 1, CHAIN_START
+        with self._read() as connection:
+            rows = connection.execution_options(yield_per=1000).execute(
+                select(audit_rows).order_by(audit_rows.c.seq)
+            )
+            for row in rows:
+                values = {name: row._mapping[name] for name in AUDITED}
+                if row.seq != expected_seq:
+                    raise AuditBroken(f"audit row {expected_seq} is missing")
+                if row.prev_hash != expected_hash or row.hash != _link(expected_hash, values):
+                    raise AuditBroken(f"audit row {row.seq} is not what was written")
+                expected_seq, expected_hash = row.seq + 1, row.hash
+            head = connection.execute(select(audit_head)).one_or_none()
+        if head is None or (head.seq, head.hash) != (expected_seq - 1, expected_hash):
+            raise AuditBroken(
+                f"the audit ends at row {expected_seq - 1}, but its head says "
+                f"{'nothing' if head is None else f'row {head.seq}'}"
+            )
+        return expected_seq - 1
+
+    # --- transactions
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with self._said_plainly(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        """A transaction that takes the write lock at its start.
+
+        SQLite cannot turn a reader into a writer once another has written: it fails at once, with
+        no regard to the timeout. Asking at the start waits.
+        """
+        writer = self._engine.execution_options(shoal_begin="BEGIN IMMEDIATE")
+        with self._said_plainly(), writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _said_plainly(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise RecordsError(f"records at {self._shown}: {error.orig}") from error
+
+
+def _engine(url: str) -> tuple[Engine, str]:
+    """An engine, and its URL as it may be shown."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise RecordsError(
+            "the URL of the records cannot be read: write sqlite:////path/records.db or "
+            "postgresql://user:password@host/name"
+        ) from None
+    shown = parsed.render_as_string(hide_password=True)
+    dialect = parsed.get_backend_name()
+    if dialect not in ("sqlite", "postgresql"):
+        raise RecordsError(f"records at {shown}: only sqlite and postgresql are supported")
+    if dialect == "sqlite" and _in_memory(parsed):
+        raise RecordsError(f"records at {shown} would be lost with the process: name a file")
+    try:
+        engine = create_engine(parsed)
+    except (ImportError, NoSuchModuleError) as error:
+        raise RecordsError(f"records at {shown} need a driver: {error}") from error
+    if dialect == "sqlite":
+        event.listen(engine, "connect", _sqlite_connect)
+        event.listen(engine, "begin", _sqlite_begin)
+    return engine, shown
+
+
+def _in_memory(url: URL) -> bool:
+    return url.database in (None, "", ":memory:") or "mode" in url.query
+
+
+def _sqlite_connect(connection: Any, _: object) -> None:
+    # The driver opens transactions by its own rules; we begin ours.
+    connection.isolation_level = None
+    for pragma in (
+        f"busy_timeout = {BUSY_TIMEOUT_MS}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("shoal_begin", "BEGIN"))
+
+
+def _prepare_schema(connection: Connection, shown: str) -> None:
+    """Make the tables, or check that those there are ours and of this version."""
+    present = set(inspect(connection).get_table_names())
+    if schema_version.name not in present:
+        foreign = sorted(present & metadata.tables.keys())
+        if foreign:
+            raise SchemaUnknown(
+                f"records at {shown}: there is a table {foreign[0]!r} that Shoal did not make; "
+                f"give a database of its own"
+            )
+        metadata.create_all(connection)
+        connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
+        connection.execute(insert(audit_head).values(id=1, seq=0, hash=CHAIN_START))
+        return
+    version = connection.scalar(select(func.max(schema_version.c.version)))
+    if version != SCHEMA_VERSION:
+        than = "a newer" if version is not None and version > SCHEMA_VERSION else "another"
+        raise SchemaUnknown(
+            f"records at {shown} have schema {version}, this Shoal reads {SCHEMA_VERSION}: they "
+            f"were written by {than} version; use that one"
+        )
+
+
+@contextmanager
+def _ignoring_duplicates(connection: Connection) -> Iterator[None]:
+    """Undo the block, and go on after it, if it breaks a unique constraint."""
+    savepoint = connection.begin_nested()
+    try:
+        yield
+    except IntegrityError:
+        savepoint.rollback()
+    else:
+        savepoint.commit()
+
+
+def _insert_absent(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    return postgresql.insert(table).on_conflict_do_nothing()
+
+
+def _case_with_notes(connection: Connection, id: int, *, lock: bool = False) -> Case:
+    query = select(cases).where(cases.c.id == id)
+    # No table holds an id beyond 64 bits, and the driver would choke on one.
+    row = (
+        connection.execute(query.with_for_update() if lock else query).one_or_none()
+        if 0 < id < 2**63
+        else None
+    )
+    if row is None:
+        raise NotFound(f"there is no case {id}")
+    notes = connection.execute(
+        select(case_notes).where(case_notes.c.case_id == id).order_by(case_notes.c.id)
+    )
+    return _case(row, tuple(Note(note.author, note.at, note.text) for note in notes))
+
+
+def _refuse_conflict(case: Case, by: str, verb: str) -> None:
+    if case.status == "closed":
+        raise CaseConflict(
+            f"cannot {verb} case {case.id}: {case.decided_by} closed it with "
+            f"{case.decided_action!r}"
+        )
+    if case.status == "claimed" and case.claimed_by != by:
+        raise CaseConflict(f"cannot {verb} case {case.id}: {case.claimed_by} has claimed it")
+
+
+def _case(row: Row[Any], notes: tuple[Note, ...] = ()) -> Case:
+    return Case(**row._mapping, notes=notes)
+
+
+def _key(row: Row[Any]) -> Key:
+    return Key(row.id, row.name, frozenset(row.scopes), row.created_at, row.revoked_at)
+
+
+def _label(row: Row[Any]) -> Label:
+    return Label(
+        row.label, row.source, row.at, row.account_id, row.cluster_id, row.typology, row.note
+    )
+
+
+def _subject(account_id: str | None, cluster_id: str | None) -> tuple[Column[str], str]:
+    if account_id is not None and cluster_id is None:
+        return labels.c.account_id, account_id
+    if cluster_id is not None and account_id is None:
+        return labels.c.cluster_id, cluster_id
+    raise ValueError("give account_id or cluster_id, one of them")
+
+
+def _check_label(label: Label, where: str) -> None:
+    _check("label", label.label, get_args(Verdict), where)
+    _check("source", label.source, get_args(Source), where)
+    if (label.account_id is None) == (label.cluster_id is None):
+        raise ValueError(f"{where}give account_id or cluster_id, one of them")
+
+
+def _check(field: str, word: str, known: tuple[str, ...], where: str = "") -> None:
+    """Raises ValueError, with the nearest known word, when it is not one of them."""
+    if word not in known:
+        near = difflib.get_close_matches(str(word), known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{where}{field} is {word!r}; it must be one of {', '.join(known)}{hint}")
+
+
+def _parse_cursor(cursor: str) -> int:
+    if _CURSOR.fullmatch(cursor) is None:
+        raise ValueError(f"cursor is {cursor!r}; give the next_cursor of the page before, as it is")
+    return int(cursor[1:])
+
+
+def _canonical(value: object) -> str:
+    """One text for one JSON value; ASCII, so that no encoding has a say."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _link(prev_hash: str, row: Mapping[str, Any]) -> str:
+    return _sha256(prev_hash + _canonical([row[name] for name in AUDITED]))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,99 @@
+"""Running the service: settings checked, port taken, then uvicorn."""
+
+import ipaddress
+import logging
+import socket
+import sys
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from detector.model import Model, current, load
+from detector.policy import read_policy
+from service.app import create_app
+from service.folder import Folder
+from service.records import Records
+from service.shoal import Shoal
+
+_LOOPBACK_NAMES = ("localhost", "ip6-localhost")
+
+
+class ServeProblem(RuntimeError):
+    """The service cannot start, and why."""
+
+
+def model_named(folder: Folder, name: str | None) -> Model | None:
+    """The version asked for; with no name the current one, if there is one; `none` is none.
+
+    Raises:
+        ModelProblem: it is missing or does not fit.
+    """
+    if name == "none" or (name is None and current(folder.models) is None):
+        return None
+    return load(folder.models, name or "current")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ServeProblem: the port is taken or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as problem:
+        listening.close()
+        taken = "; another program listens there: choose another with --port" if problem.errno == 98 else ""
+        raise ServeProblem(f"cannot listen on {host}:{port}: {problem.strerror}{taken}") from None
+    return listening
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in _LOOPBACK_NAMES
+
+
+def run(
+    host: str, port: int, state: str, records: str | None, model: str | None, fsync: str, data: Path, policy: Path | None
+) -> None:
+    """Serve until interrupted.
+
+    Raises:
+        ServeProblem: a setting that cannot be; ModelProblem, PolicyProblem, FolderProblem,
+        ValkeyError, RecordsError: what they say.
+    """
+    if fsync not in ("everysec", "always", "no"):
+        raise ServeProblem(f"--fsync {fsync}: one of everysec, always, no")
+    if state != "memory" and not state.startswith(("redis://", "rediss://", "unix://", "valkey://")):
+        raise ServeProblem(f"--state {state}: `memory`, or a URL such as redis://localhost:6379/0")
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    folder = Folder(data)
+    chosen = model_named(folder, model)
+    shoal = Shoal(folder, read_policy(policy), chosen, state=state, records_url=records, fsync=fsync)
+    _refuse_strangers(host, shoal.records)
+    listening = bind(host, port)
+    shoal.start()
+    where = listening.getsockname()
+    structlog.get_logger().info(
+        "serving", url=f"http://{where[0]}:{where[1]}", model=chosen.version if chosen else "none (clusters alone)"
+    )
+    config = uvicorn.Config(create_app(shoal), log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _refuse_strangers(host: str, records: Records) -> None:
+    """Without a key everybody may do everything, which is for this machine only."""
+    if not is_loopback(host) and not any(k.revoked_at is None for k in records.list_keys()):
+        raise ServeProblem(
+            f"--host {host} can be reached by others and there is no API key yet; "
+            "run `shoal keys create NAME --scope admin` first"
+        )

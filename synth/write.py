@@ -1,0 +1,78 @@
+"""A world as files: events.ndjson.zst, truth.csv and ip_plan.csv."""
+
+import csv
+from collections.abc import Callable, Iterable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from synth.world import TruthRow, simulate
+
+EVENTS, TRUTH, PLAN = "events.ndjson.zst", "truth.csv", "ip_plan.csv"
+_CHUNK_LINES = 4096
+_LEVEL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What has been written, and where."""
+
+    events: int
+    accounts: int
+    events_path: Path
+    truth_path: Path
+    plan_path: Path
+
+
+def write(
+    out_dir: Path | str,
+    scenario: str = "market",
+    *,
+    progress: Callable[[int], None] | None = None,
+    **options: Any,
+) -> Written:
+    """Play a world into `out_dir`, which is made if need be; same arguments, same bytes.
+
+    Args:
+        progress: called with the number of events written so far, every few thousand.
+        options: the keyword arguments of `simulate`.
+
+    Raises:
+        UnknownScenario: as `simulate` does, before anything is written.
+    """
+    world = simulate(scenario, **options)
+    out = Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    count = 0
+    compressor = zstandard.ZstdCompressor(level=_LEVEL)
+    with (out / EVENTS).open("wb") as raw, compressor.stream_writer(raw) as sink:
+        chunk: list[bytes] = []
+        for line in world.lines():
+            chunk.append(line)
+            if len(chunk) == _CHUNK_LINES:
+                sink.write(b"".join(chunk))
+                count += len(chunk)
+                chunk.clear()
+                if progress:
+                    progress(count)
+        sink.write(b"".join(chunk))
+        count += len(chunk)
+        if progress:
+            progress(count)
+    truth = world.truth()
+    _table(out / TRUTH, [f.name for f in fields(TruthRow)], (astuple(row) for row in truth))
+    _table(
+        out / PLAN,
+        ["prefix", "country", "asn", "network_type"],
+        ((p.cidr, p.country, p.asn, p.network_type) for p in world.plan),
+    )
+    return Written(count, len(truth), out / EVENTS, out / TRUTH, out / PLAN)
+
+
+def _table(path: Path, header: list[str], rows: Iterable[Iterable[object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        table = csv.writer(handle, lineterminator="\n")
+        table.writerow(header)
+        table.writerows(rows)

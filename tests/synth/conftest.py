@@ -1,0 +1,17 @@
+"""Two worlds, each played once for all tests: a market, and one with many rings for statistics."""
+
+import pytest
+
+from tests.synth.played import Played, play
+
+
+@pytest.fixture(scope="session")
+def market() -> Played:
+    """What `shoal demo` would show, smaller."""
+    return play(seed=11, accounts=600, days=3.5, abusive_share=0.08, tier="T1")
+
+
+@pytest.fixture(scope="session")
+def crowded() -> Played:
+    """Far more rings than in life, for the statistics of single fields."""
+    return play(seed=5, accounts=900, days=4, abusive_share=0.38, tier="T1")
