@@ -8,9 +8,15 @@ from detector.engine import Engine
 from detector.links import shared_sets
 from detector.policy import Action
 from detector.sweep import Sweep
+from features.kind import KINDS, NS
+from features.rows import I64
 
 EVIDENCE = 20  # shared entities listed
 MEMBERS = 1000  # members listed; the count is always whole
+NOUNS = {k.family: k.noun for k in reversed(KINDS)} | {
+    NS: "identifier of the provider's own",
+    "continuation": "continued conversation",
+}
 
 
 class Evidence(msgspec.Struct):
@@ -50,7 +56,7 @@ class Case(msgspec.Struct):
 
 def case_of(engine: Engine, found: Sweep, place: int) -> Case:
     """The case of cluster `place` of a sweep that the engine has adopted."""
-    clusters, sets = found.clusters, found.sets
+    clusters = found.clusters
     members = clusters.members(place)
     rows = np.flatnonzero(found.place == place)
     accounts = [engine.names[int(a)] for a in found.account[rows]]
@@ -59,19 +65,17 @@ def case_of(engine: Engine, found: Sweep, place: int) -> Case:
     by_owner: dict[int, list[str]] = {}
     for row in rows:
         by_owner.setdefault(int(found.owner[row]), []).append(engine.names[int(found.account[row])])
-    evidence = _evidence(engine, found, members, by_owner)
+    evidence = _evidence(found, members.astype(np.int64), by_owner)
     entries = [engine.ledger[a] for a in accounts if a in engine.ledger]
     lowest = engine.model.standing.threshold(0.03) if engine.model else None
     bystanders = (
         [a for a, row in zip(accounts, rows, strict=True) if found.standing[row] < lowest] if lowest is not None else []
     )
-    inside = np.isin(sets.member, members)
-    first = np.array([sets.last[inside & (sets.member == m)].min() for m in members[:MEMBERS]], np.int64)
-    order = np.argsort(first, kind="stable")
+    first = np.sort(found.links.first[members])
     timeline = [
-        Moment(int(first[k]), f"{i + 1} of {len(members)} members seen")
-        for i, k in enumerate(order)
-        if i in (0, 1, 2, 4, 7, 15, 31, 63, 127, 255, 511) or i == len(order) - 1
+        Moment(int(t), f"{n} of {len(members)} members seen")
+        for n, t in enumerate(first, 1)
+        if n & (n - 1) == 0 or n == len(first)
     ]
     return Case(
         cluster_id=engine.cluster_ids[place],
@@ -91,10 +95,10 @@ def case_of(engine: Engine, found: Sweep, place: int) -> Case:
 
 
 def _evidence(
-    engine: Engine, found: Sweep, members: np.ndarray, by_owner: dict[int, list[str]]
+    found: Sweep, members: I64, by_owner: dict[int, list[str]]
 ) -> list[Evidence]:
     sets = found.sets
-    places, counts = shared_sets(sets, members.astype(np.int64))
+    places, counts = shared_sets(sets, members)
     told = []
     for s, count in zip(places[:EVIDENCE].tolist(), counts[:EVIDENCE].tolist(), strict=True):
         row = slice(sets.start[s], sets.start[s + 1])
@@ -106,7 +110,7 @@ def _evidence(
             Evidence(
                 kind,
                 entity,
-                f"{count} of {len(members)} members on one {kind.replace('_', ' ')} ({entity})",
+                f"{count} of {len(members)} members on one {NOUNS.get(kind, kind)} ({entity})",
                 [a for o in owners for a in by_owner.get(int(o), [])],
                 int(sets.last[row][inside].max()),
             )

@@ -48,7 +48,8 @@ def explain(head: Head, vector: F64, catalog: Catalog) -> list[Reason]:
     sentences = {f.name: f for f in catalog.features}
     reasons = []
     for column in np.argsort(-told, kind="stable")[:REASONS]:
-        if told[column] <= 0:
+        impact = round(float(told[column]), 4)
+        if impact <= 0:
             break
         name, value = head.columns[column], float(vector[column])
         feature = sentences.get(name)
@@ -58,5 +59,5 @@ def explain(head: Head, vector: F64, catalog: Catalog) -> list[Reason]:
             text = sentence(feature, value)
         else:
             text = f"{name.replace('_', ' ')}: {value:,.4g}"
-        reasons.append(Reason(name, round(float(told[column]), 4), text))
+        reasons.append(Reason(name, impact, text))
     return reasons

@@ -89,7 +89,10 @@ class Engine:
         self.news = 0
 
     def _resolve(self) -> list[tuple[Action, float, float]]:
-        """(action, event score, standing score) from the most severe down."""
+        """(action, event score, standing score) from the most severe down.
+
+        An account is looked at in two ways, so each may hurt half of the share of honest accounts.
+        """
         if self.model is None:
             return []
         accounts = self.policy.accounts
@@ -98,7 +101,11 @@ class Engine:
             share = getattr(accounts, action.name, None)
             if share is not None:
                 found.append(
-                    (action, self.model.event.threshold(share), self.model.standing.threshold(share))
+                    (
+                        action,
+                        self.model.event.threshold(share / 2),
+                        self.model.standing.threshold(share / 2),
+                    )
                 )
         return found
 
@@ -130,9 +137,14 @@ class Engine:
         fresh = (status != DUPLICATE) & (status != CONFLICT)
         if self.model is not None and fresh.any():
             score[fresh] = self.model.event.score(vectors[fresh])
+        proposed = np.zeros(len(events), np.int8)
+        for action, level, _ in reversed(self._levels):
+            proposed[score > level] = action
         decisions = [
-            self._decide(event, vectors[i], float(score[i])) if fresh[i] else None
-            for i, event in enumerate(events)
+            self._decide(event, Action(wish), vectors[i], s) if new else None
+            for i, (event, wish, s, new) in enumerate(
+                zip(events, proposed.tolist(), score.tolist(), fresh.tolist(), strict=True)
+            )
         ]
         return Answered(events, bodies, rows, vectors, status, folded.ordinal, score, decisions)
 
@@ -146,11 +158,11 @@ class Engine:
                 self.news += 1
         return rows, folded
 
-    def _decide(self, event: AnyEvent, vector: F64, score: float) -> Decision:
+    def _decide(self, event: AnyEvent, action: Action, vector: F64, score: float) -> Decision:
+        """Answer an event whose score alone calls for `action`."""
         account, t = event.account_id, event.occurred_at
         assert isinstance(t, int)  # decoded
         standing = self.standing.get(account)
-        action = next((a for a, level, _ in self._levels if score > level), Action.allow)
         best = score if score == score else None
         if standing is not None:
             action = max(action, standing.action)

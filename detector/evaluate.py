@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from detector import metrics
 from detector.engine import Engine
-from detector.ledger import OUTLAY, Account, outlay
+from detector.ledger import OUTLAY, Account, Ledger, outlay
 from detector.policy import Action
 from features.event import AnyEvent
 from features.feature import HOUR
@@ -56,16 +56,18 @@ def evaluate(
     for account, ring in ring_of.items():
         members.setdefault(ring, []).append(account)
     events = 0
+    # the engine's own is ahead: it has folded the whole batch before its first decision is read
+    ledger = Ledger()
 
     def note(account: str, action: Action, t: int) -> None:
         entry = seen[account]
         entry.flagged = max(entry.flagged, action)
         if action >= Action.review and entry.stopped_ms is None:
             entry.stopped_ms = t
-            entry.at_stop = replace(engine.ledger[account])
+            entry.at_stop = replace(ledger[account])
             ring = ring_of.get(account)
             if ring is not None and ring not in first_alert:
-                known = [engine.ledger[m] for m in members[ring] if m in engine.ledger]
+                known = [ledger[m] for m in members[ring] if m in ledger]
                 first_alert[ring] = t, len(known), sum(k.events for k in known)
 
     def swept(everyone: bool = False) -> None:
@@ -95,6 +97,8 @@ def evaluate(
                     entry = seen[event.account_id] = _Seen(first_ms=t)
                 decision = answered.decisions[i]
                 if decision is not None:
+                    ledger.record(event)
+                    entry.first_ms = min(entry.first_ms, t)
                     action = Action[decision.action]
                     if action > Action.allow:
                         note(event.account_id, action, t)

@@ -31,7 +31,9 @@ from features.catalog import Catalog
 F64 = NDArray[np.float64]
 FORMAT = 1
 HEADS = ("event", "standing", "cluster")
-TARGET_FPRS = (0.001, 0.003, 0.01, 0.03)
+LINKS = ("current", "previous")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+TARGET_FPRS = (0.0005, 0.001, 0.0015, 0.003, 0.005, 0.01, 0.03)
 
 
 class ModelProblem(ValueError):
@@ -83,9 +85,18 @@ class Head:
         return np.interp(margin, self.knots, self.levels)
 
     def threshold(self, fpr: float) -> float:
-        """Score above which `fpr` of honest accounts lay on held-out operators; the nearest stricter target."""
-        known = sorted((float(f), t) for f, t in self.thresholds.items())
-        return next((t for f, t in reversed(known) if f <= fpr * (1 + 1e-9)), known[0][1])
+        """Score above which `fpr` of honest accounts lay on held-out operators; the nearest stricter target.
+
+        Raises:
+            ModelProblem: no target is as strict.
+        """
+        known = {float(f): t for f, t in self.thresholds.items() if float(f) <= fpr * (1 + 1e-9)}
+        if not known:
+            least = min(map(float, self.thresholds), default=None)
+            raise ModelProblem(
+                f"the `{self.name}` head has no threshold for a share of {fpr:g} of honest accounts; the least is {least}"
+            )
+        return known[max(known)]
 
     def contributions(self, vector: F64) -> F64:
         """Exact TreeSHAP of one vector, in margin units (milliseconds: only for what is acted on)."""
@@ -117,7 +128,7 @@ def save(model: Model, folder: Path) -> Path:
     Raises:
         ModelProblem: the version exists, or its name is not one.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", model.version) or model.version == "current":
+    if not NAME.fullmatch(model.version) or model.version in LINKS:
         raise ModelProblem(f"{model.version!r} is not a model name: letters, digits, dot, dash and underscore")
     target = folder / model.version
     if target.exists():
@@ -156,7 +167,7 @@ def load(folder: Path, name: str = "current") -> Model:
         ModelProblem: it is missing, damaged, or of another feature list or format.
     """
     path = folder / name
-    if not (path / "manifest.json").is_file():
+    if not NAME.fullmatch(name) or not (path / "manifest.json").is_file():
         known = versions(folder)
         have = f"there are {', '.join(known)}" if known else "there are none yet: run `shoal train`"
         raise ModelProblem(f"no model {name!r} in {folder}; {have}")
@@ -171,7 +182,9 @@ def load(folder: Path, name: str = "current") -> Model:
                 f"(feature hash {manifest['feature_hash']}, this catalogue is {catalog.hash}); run `shoal train`"
             )
         heads = {name: _head(path, name, told) for name, told in manifest["heads"].items()}
-    except (KeyError, TypeError, json.JSONDecodeError, OSError) as problem:
+    except ModelProblem:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, OSError) as problem:
         raise ModelProblem(f"{path}: not a readable model: {problem!r}") from None
     about = {k: v for k, v in manifest.items() if k not in ("format", "version", "kinds", "feature_hash", "heads")}
     return Model(manifest["version"], catalog, heads, about)
@@ -199,6 +212,7 @@ def promote(folder: Path, version: str) -> None:
         ModelProblem: it cannot be loaded.
     """
     load(folder, version)
+    version = (folder / version).resolve().name  # `current` and `previous` are names of a version too
     was = current(folder)
     if was and was != version:
         _point(folder, "previous", was)

@@ -4,8 +4,10 @@ import tomllib
 from enum import IntEnum
 from importlib import resources
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from features.event import nearest
 from features.feature import DAY, SECOND
@@ -25,29 +27,35 @@ class PolicyProblem(ValueError):
     """A policy file that cannot be used; names the entry."""
 
 
+Share = Annotated[float, Meta(gt=0, le=1)]
+Score = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+
+
 class _Accounts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    challenge: float | None = None
-    throttle: float | None = None
-    review: float | None = None
-    suspend: float | None = None
+    challenge: Share | None = None
+    throttle: Share | None = None
+    review: Share | None = None
+    suspend: Share | None = None
 
 
 class _Clusters(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    review: float = 0.5
-    suspend: float = 0.95
-    smallest: int = 3
+    review: Score = 0.5
+    suspend: Score = 0.95
+    smallest: Positive = 3
 
 
 class _Budget(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    challenge: int | None = None
-    throttle: int | None = None
-    suspend: int | None = None
+    challenge: Count | None = None
+    throttle: Count | None = None
+    suspend: Count | None = None
 
 
 class _Sweep(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    every_s: int = 3600
-    after_share: float = 0.02
-    active_h: int = 336
+    every_s: Positive = 3600
+    after_share: Annotated[float, Meta(ge=0)] = 0.02
+    active_h: Positive = 336
 
 
 class Policy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -69,13 +77,15 @@ def read_policy(path: Path | None = None) -> Policy:
     """The policy of a file, or the default one.
 
     Raises:
-        PolicyProblem: not TOML, an unknown entry, a wrong type, or a value out of range.
+        PolicyProblem: no such file, not TOML, an unknown entry, a wrong type, or a value out of range.
     """
-    text = path.read_text() if path else resources.files("detector").joinpath("policy.toml").read_text()
     name = str(path or "policy.toml")
     try:
-        policy = msgspec.convert(tomllib.loads(text), Policy)
-    except tomllib.TOMLDecodeError as problem:
+        text = (path or resources.files("detector").joinpath("policy.toml")).read_text("utf-8")
+        return msgspec.convert(tomllib.loads(text), Policy)
+    except OSError as problem:
+        raise PolicyProblem(f"{name}: cannot be read: {problem.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise PolicyProblem(f"{name}: not TOML: {problem}") from None
     except msgspec.ValidationError as problem:
         words = str(problem)
@@ -83,13 +93,6 @@ def read_policy(path: Path | None = None) -> Policy:
         known = [f for s in (Policy, _Accounts, _Clusters, _Budget, _Sweep) for f in s.__struct_fields__]
         hint = nearest(unknown, known) if unknown else None
         raise PolicyProblem(f"{name}: {words}" + (f" ({hint})" if hint else "")) from None
-    for action in policy.accounts.__struct_fields__:
-        share = getattr(policy.accounts, action)
-        if share is not None and not 0 < share <= 1:
-            raise PolicyProblem(f"{name}: accounts.{action} is a share of honest accounts, between 0 and 1")
-    if policy.sweep.every_s < 1:
-        raise PolicyProblem(f"{name}: sweep.every_s is at least 1")
-    return policy
 
 
 class Budget:

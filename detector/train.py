@@ -29,7 +29,7 @@ from features.kind import NS
 from features.rows import F64, I64
 
 FOLDS = 5
-SWEEPS = 10  # looks at the links during the replay, evenly spaced in events; the last is at its end
+SWEEPS = 24  # looks at the links during the replay, evenly spaced in events; the last is at its end
 STRONG = 2.0  # nats of reliability from which a kind ties accounts into one group …
 STRONG_OWNERS = 20  # … where no more than so many owners share the entity
 LEAST_CLUSTERS = 15  # of either sort; with fewer the cluster head is left out
@@ -137,10 +137,10 @@ def groups_of(accounts: Sequence[str], rings: Mapping[str, str], owner: Mapping[
         edges_b.append(members[1:])
     node = np.empty(len(accounts), np.int64)
     for i, account in enumerate(accounts):
-        at = nodes.get(owner.get(account, -1))
-        if at is None:
-            at, extra = extra, extra + 1
-        node[i] = at
+        own = owner.get(account, -1 - i)  # one never swept stands for itself
+        if own not in nodes:
+            nodes[own], extra = extra, extra + 1
+        node[i] = nodes[own]
     for i, account in enumerate(accounts):
         ring = rings.get(account)
         if ring:
@@ -241,14 +241,15 @@ def deal(y: F64, group: I64) -> I64:
     """Fold of each account; no group is on two sides (asserted), labels spread evenly.
 
     Raises:
-        TrainingProblem: the abusive accounts form fewer groups than there are folds.
+        TrainingProblem: the accounts of either label form fewer groups than there are folds.
     """
-    abusive = len(np.unique(group[y == 1]))
-    if abusive < FOLDS:
-        raise TrainingProblem(
-            f"the abusive accounts form {abusive} independent groups (operators, or accounts that share a strong "
-            f"entity); {FOLDS} are needed to hold operators out"
-        )
+    for label, word in ((1, "abusive"), (0, "honest")):
+        groups = len(np.unique(group[y == label]))
+        if groups < FOLDS:
+            raise TrainingProblem(
+                f"the {word} accounts form {groups} independent groups (operators, or accounts that share a strong "
+                f"entity); {FOLDS} are needed to hold operators out"
+            )
     fold = np.full(len(y), -1, np.int64)
     split = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=7)
     for k, (_, test) in enumerate(split.split(np.zeros((len(y), 1)), y, group)):

@@ -4,6 +4,8 @@
 for one row); walking the same trees over arrays gives the same raw score, summed in the same order,
 for a fraction. The node tables are read from LightGBM's own dump, so nothing is re-implemented but
 the walk: a numerical split sends NaN the default way and everything else left when <= threshold.
+(LightGBM also reads values within 1e-35 as 0, and clips thresholds at 1e300 in the dump: no feature
+comes near either.)
 """
 
 from dataclasses import dataclass
@@ -58,8 +60,12 @@ def flatten(booster: lightgbm.Booster) -> Trees:
     """Node tables of a booster.
 
     Raises:
-        ValueError: it holds a split other than a numerical one with NaN as the missing value.
+        ValueError: it holds a split other than a numerical one with NaN as the missing value, or its
+            raw score is not the sum of constant leaves (several classes, a forest, linear leaves).
     """
+    dump = booster.dump_model()
+    if dump["num_tree_per_iteration"] != 1 or dump["average_output"]:
+        raise ValueError("cannot walk a model of several classes or an averaged forest")
     root: list[int] = []
     feature: list[int] = []
     threshold: list[float] = []
@@ -70,6 +76,8 @@ def flatten(booster: lightgbm.Booster) -> Trees:
 
     def add(node: dict[str, Any]) -> int:
         if "leaf_value" in node:
+            if "leaf_coeff" in node:
+                raise ValueError("cannot walk linear leaves")
             value.append(float(node["leaf_value"]))
             return ~(len(value) - 1)
         if node["decision_type"] != "<=" or node["missing_type"] == "Zero":
@@ -87,7 +95,7 @@ def flatten(booster: lightgbm.Booster) -> Trees:
         right[at] = add(node["right_child"])
         return at
 
-    for tree in booster.dump_model()["tree_info"]:
+    for tree in dump["tree_info"]:
         root.append(add(tree["tree_structure"]))
     i64, f64 = np.int64, np.float64
     return Trees(

@@ -21,7 +21,7 @@ from msgspec import Meta, Struct
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
 Text = Annotated[str, Meta(min_length=1, max_length=512)]
 LongText = Annotated[str, Meta(min_length=1, max_length=2048)]
-Country = Annotated[str, Meta(pattern="^[A-Z]{2}$")]
+Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}\Z")]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Amount = Annotated[float, Meta(ge=0, le=1e12)]
 Number = Annotated[float, Meta(ge=-1e12, le=1e12)]
@@ -29,7 +29,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Sketch = Annotated[list[Annotated[int, Meta(ge=0, le=2**32 - 1)]], Meta(min_length=8, max_length=8)]
 BandSketch = Annotated[list[Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]], Meta(max_length=8)]
 Time = Annotated[int, Meta(ge=0, le=2**53)] | Annotated[datetime, Meta(tz=True)]  # int milliseconds after decoding
-Entities = Annotated[dict[Annotated[str, Meta(pattern="^[A-Za-z][A-Za-z0-9_.-]{0,63}$")], Text], Meta(max_length=32)]
+Entities = Annotated[dict[Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}\Z")], Text], Meta(max_length=32)]
 
 NetworkType = Literal["residential", "mobile", "hosting", "vpn", "tor", "education", "business", "unknown"]
 EmailClass = Literal["free", "corporate", "education", "disposable", "custom"]
@@ -136,7 +136,7 @@ class Payment(Event, tag="payment"):
     ref_event_id: Id | None = None
     plan: Text | None = None
     instrument_id: Text | None = None
-    bin: Annotated[str, Meta(pattern="^[0-9]{6,8}$")] | None = None
+    bin: Annotated[str, Meta(pattern=r"^[0-9]{6,8}\Z")] | None = None
     funding: Literal["credit", "debit", "prepaid", "virtual", "unknown"] | None = None
     card_country: Country | None = None
     billing_country: Country | None = None
@@ -299,7 +299,7 @@ def decode(line: bytes | str) -> AnyEvent:
         event: AnyEvent = _decode(line)
     except msgspec.DecodeError as problem:
         raise _explain(line, problem) from None
-    except (RecursionError, UnicodeDecodeError):
+    except (RecursionError, UnicodeError):
         raise InvalidEvent(None, "not a JSON object this service can read") from None
     return _settle(event)
 
@@ -318,10 +318,18 @@ def convert(fields: dict[str, Any]) -> AnyEvent:
 
 
 def _settle(event: AnyEvent) -> AnyEvent:
-    event.occurred_at = milliseconds(event.occurred_at)
+    """Times as milliseconds."""
+    event.occurred_at = _time("occurred_at", event.occurred_at)
     if event.observed_at is not None:
-        event.observed_at = milliseconds(event.observed_at)
+        event.observed_at = _time("observed_at", event.observed_at)
     return event
+
+
+def _time(field: str, value: int | datetime) -> int:
+    told = milliseconds(value)
+    if told < 0:
+        raise InvalidEvent(field, "lies before 1970")
+    return told
 
 
 _AT = re.compile(r" - at `([^`]+)`$")
@@ -333,7 +341,7 @@ def _explain(line: bytes | str, problem: msgspec.DecodeError) -> InvalidEvent:
     """Turn the decoder's words into ours, naming the nearest right name."""
     try:
         fields = _decode_any(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
         return InvalidEvent(None, f"not valid JSON: {problem}")
     if not isinstance(fields, dict):
         return InvalidEvent(None, f"an event is a JSON object, this is {_kind(fields)}")
@@ -381,7 +389,8 @@ def _unknown_field(name: str, type_name: str) -> InvalidEvent:
 def _choices(type_name: str, field: str) -> tuple[str, ...]:
     for info in msgspec.structs.fields(CLASS_OF[type_name]):
         if info.name == field:
-            return tuple(v for part in get_args(info.type) for v in get_args(part) if isinstance(v, str))
+            words = (*get_args(info.type), *(v for part in get_args(info.type) for v in get_args(part)))
+            return tuple(v for v in words if isinstance(v, str))
     return ()
 
 
@@ -421,7 +430,7 @@ def event_id_of(line: bytes | str) -> str | None:
     """The `event_id` of a refused line, if one can still be read."""
     try:
         fields = _decode_any(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
         return None
     name = fields.get("event_id") if isinstance(fields, dict) else None
     return name[:128] if isinstance(name, str) else None

@@ -281,7 +281,7 @@ def _seal_ip(event: AnyEvent, secret: Secret) -> None:
     if ip is not None and not ip.startswith("h:"):
         forms = canonical_ip(ip)
         if forms is None:
-            raise InvalidEvent("ip", f"{ip!r} is not an IP address")
+            raise InvalidEvent("ip", "not an IP address")
         address, block, subnet = forms
         event.ip = secret.token("ip", address)
         event.ip_block_id = event.ip_block_id or block

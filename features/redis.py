@@ -165,7 +165,7 @@ for i, set in ipairs(sets) do
   local key, member, span = KEYS[i], string.sub(ARGV[4], 16 * i - 15, 16 * i), set[1]
   local newest = tonumber(redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2])
   local latest = math.max(now, newest or 0)
-  if member ~= none and t > now - span then
+  if member ~= none then
     local added = redis.call('ZADD', key, 'GT', ARGV[1], member)
     if added == 1 then
       redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', latest - span))

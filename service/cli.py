@@ -25,7 +25,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
-out = Console(highlight=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
 
 DataOption = Annotated[
     Path, typer.Option("--data", envvar="SHOAL_DATA", help="Folder that holds log, models and records.")

@@ -51,6 +51,7 @@ from features.rows import (
     Kinds,
     Names,
     RowBuilder,
+    token_numbers,
 )
 
 KEY = bytes(range(32))
@@ -238,6 +239,17 @@ def test_any_name_fits_64_bits_and_is_not_0(token: str) -> None:
         [Login(event_id="e", occurred_at=T, account_id="a", device_id=token or None)], [b""]
     )
     assert rows.id.tolist() == ([u64(token)] if token else [])
+
+
+@given(
+    st.lists(
+        st.text("0123456789abcdefABCDEF", min_size=32, max_size=32).map("h:{}".format)
+        | st.text("0123456789abcdefgh: _x-\u0663", min_size=30, max_size=36).map("h:{}".format),
+        max_size=5,
+    )
+)
+def test_many_tokens_are_numbered_like_one(tokens: list[str]) -> None:
+    assert token_numbers(tokens).tolist() == [u64(t) for t in tokens]
 
 
 def test_upper_and_lower_case_tokens_are_one() -> None:
