@@ -84,7 +84,9 @@ def write_truth(rows: Iterable[dict[str, str]], to: Path) -> None:
         out.writerow(["account_id", "ring_id", "typology", "cohort", "tier", "group_id"])
         for row in rows:
             ring = row["group"] or (f"alone{row['account']}" if row["label"] == "1" else "")
-            cohort = "" if ring else "unresolved" if row["in_unresolved_component"] == "1" else "user"
+            cohort = (
+                "" if ring else "unresolved" if row["in_unresolved_component"] == "1" else "user"
+            )
             out.writerow([f"a{row['account']}", ring, "", cohort, "", ring])
 
 
@@ -101,7 +103,13 @@ def say(title: str, **figures: float | None) -> None:
 def account_figures(title: str, found: dict[str, Any]) -> None:
     a = found["account"]
     recall = a["recall_at_fpr"]
-    say(title, auc=a["auc"], pr_auc=a["pr_auc"], r_at_1pct=recall["0.01"], r_at_01pct=recall["0.001"])
+    say(
+        title,
+        auc=a["auc"],
+        pr_auc=a["pr_auc"],
+        r_at_1pct=recall["0.01"],
+        r_at_01pct=recall["0.001"],
+    )
 
 
 def main() -> None:
@@ -118,7 +126,11 @@ def main() -> None:
     source = {f"a{r['account']}": r["label_source"] for r in accounts}
     with tempfile.TemporaryDirectory(prefix="shoal-hop-") as name:
         folder = Path(name)
-        events, policy, everyone = folder / "events.ndjson.gz", folder / "policy.toml", folder / "truth.csv"
+        events, policy, everyone = (
+            folder / "events.ndjson.gz",
+            folder / "policy.toml",
+            folder / "truth.csv",
+        )
         policy.write_text(POLICY)
         n = write_events(args.data, accounts, events)
         write_truth(accounts, everyone)
@@ -128,7 +140,9 @@ def main() -> None:
             began = time.monotonic()
             found = offline.evaluate([events], everyone, folder, "none", policy, silent)
             c = found["cluster"]
-            say("clusters, no labels, no hub lists", **c["flagged"], pairwise_f1=c["pairwise"]["f1"])
+            say(
+                "clusters, no labels, no hub lists", **c["flagged"], pairwise_f1=c["pairwise"]["f1"]
+            )
             flagged = found["flagged_accounts"]
             for who in ("team", "community"):
                 mine = [a for a, s in source.items() if s == who]
@@ -136,7 +150,9 @@ def main() -> None:
             print(f"  {c['n']} clusters, {time.monotonic() - began:.0f} s", flush=True)
         if "held-out" in steps:
             began = time.monotonic()
-            model = offline.train([events], everyone, folder / "data", "hop", policy, lambda _: None, silent)
+            model = offline.train(
+                [events], everyone, folder / "data", "hop", policy, lambda _: None, silent
+            )
             r = model.about["held_out_operators"]
             recall = r["recall_at_fpr"]
             say(
@@ -146,12 +162,30 @@ def main() -> None:
             print(f"  {time.monotonic() - began:.0f} s", flush=True)
         if "community" in steps:
             half = np.random.default_rng(0).random(len(accounts)) < 0.5
-            learn = [r for r, h in zip(accounts, half, strict=True) if r["label_source"] == "team" or (r["label"] == "0" and h)]
-            test = [r for r, h in zip(accounts, half, strict=True) if r["label_source"] == "community" or (r["label"] == "0" and not h)]
+            learn = [
+                r
+                for r, h in zip(accounts, half, strict=True)
+                if r["label_source"] == "team" or (r["label"] == "0" and h)
+            ]
+            test = [
+                r
+                for r, h in zip(accounts, half, strict=True)
+                if r["label_source"] == "community" or (r["label"] == "0" and not h)
+            ]
             write_truth(learn, folder / "team.csv")
             write_truth(test, folder / "community.csv")
-            offline.train([events], folder / "team.csv", folder / "data", "team", policy, lambda _: None, silent)
-            found = offline.evaluate([events], folder / "community.csv", folder / "data", "team", policy, silent)
+            offline.train(
+                [events],
+                folder / "team.csv",
+                folder / "data",
+                "team",
+                policy,
+                lambda _: None,
+                silent,
+            )
+            found = offline.evaluate(
+                [events], folder / "community.csv", folder / "data", "team", policy, silent
+            )
             account_figures("trained on team, tested on community rings", found)
         if "http" in steps:
             over_http(folder, events, policy, accounts)
@@ -161,13 +195,20 @@ def over_http(folder: Path, events: Path, policy: Path, accounts: list[dict[str,
     """Arrival order over HTTP, clusters alone; an account is flagged when the service says review."""
     with Served(folder / "served", 0, "--policy", str(policy), "--model", "none") as url:
         found = stream(url, events, silent, look_every=20 * 24 * 3600 * 1000)
-        told = httpx.get(f"{url}/v1/accounts", params={"action": "review"}, timeout=60).json()["accounts"]
+        told = httpx.get(f"{url}/v1/accounts", params={"action": "review"}, timeout=60).json()[
+            "accounts"
+        ]
     standing = {row["account_id"] for row in told}
     y = np.array([row["label"] == "1" for row in accounts])
     for title, flagged in (("at the end", standing), ("ever, as it streamed", set(found.alert_ms))):
         f = np.array([f"a{row['account']}" in flagged for row in accounts], float)
         rates = metrics.rates_at(y, f, 0.5)
-        say(f"over HTTP, {title}", precision=rates["precision"], recall=rates["recall"], fpr=rates["fpr"])
+        say(
+            f"over HTTP, {title}",
+            precision=rates["precision"],
+            recall=rates["recall"],
+            fpr=rates["fpr"],
+        )
     print(f"  {found.events / found.seconds:,.0f} events/s answered", flush=True)
 
 

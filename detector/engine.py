@@ -65,6 +65,7 @@ class Engine:
         catalog: needed only without a model, which brings its own.
         secret: the key of the identifiers' hashes.
         window: the memory window unless given.
+        kinds: numbers of custom kinds; a shared window brings numbers that its workers agree on.
     """
 
     def __init__(
@@ -74,11 +75,12 @@ class Engine:
         model: Model | None = None,
         catalog: Catalog | None = None,
         window: Window | None = None,
+        kinds: Kinds | None = None,
     ) -> None:
         self.catalog = model.catalog if model else catalog or Catalog()
         self.policy, self.secret, self.model = policy, secret, model
         self.window: Window = window or MemoryWindow(self.catalog)
-        self.kinds, self.names = Kinds(self.catalog.kinds), Names()
+        self.kinds, self.names = kinds or Kinds(self.catalog.kinds), Names()
         self.builder = RowBuilder(self.kinds, self.names)
         self.ledger, self.budget = Ledger(), Budget(policy)
         self.standing: dict[str, Standing] = {}
@@ -232,10 +234,14 @@ class Engine:
         self.cluster_ids = self.lineage.follow(found.sets.owners, clusters)
         sizes = clusters.size
         standing: dict[str, Standing] = {}
-        account_names = [self.names[int(a)] for a in found.account]
-        for i, name in enumerate(account_names):
-            score = float(found.standing[i])
-            action = next((a for a, _, level in self._levels if score > level), Action.allow)
+        for i, name in enumerate([self.names[a] for a in found.account.tolist()]):
+            before = self.standing.get(name)
+            score: float | None = float(found.standing[i])
+            if score != score:  # not scored this time: silent for long, or there is no model
+                score = before.score if before else None
+            action = Action.allow
+            if score is not None:
+                action = next((a for a, _, level in self._levels if score > level), action)
             place = int(found.place[i])
             cluster_id = None
             reasons: list[Reason] = []
@@ -248,12 +254,14 @@ class Engine:
                     alone = self.model is not None and action < Action.review
                     action = max(action, Action.review if alone else verdict)
                     reasons = [cluster_reason(found, place, cluster_id)]
-            if action > Action.allow or place >= 0:
-                if action > Action.allow and self.model is not None and not reasons:
-                    reasons = explain(self.model.standing, found.vectors[i], self.catalog)
-                standing[name] = Standing(score if score == score else None, cluster_id, action, reasons)
-            elif score == score:
-                standing[name] = Standing(score, None, action, reasons)
+            if action > Action.allow and self.model is not None and not reasons:
+                row = int(found.row[i])
+                if before is not None and before.reasons and (before.action >= action or row < 0):
+                    reasons = before.reasons
+                else:
+                    reasons = explain(self.model.standing, found.vectors[row], self.catalog)
+            if place >= 0 or score is not None:
+                standing[name] = Standing(score, cluster_id, action, reasons)
         self.standing = standing
 
     # --- what a snapshot keeps beside the window's arrays

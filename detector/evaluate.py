@@ -75,9 +75,10 @@ def evaluate(
         names = [engine.names[a] for a in found.account.tolist()]
         for name, standing, place in zip(names, found.standing.tolist(), found.place.tolist(), strict=True):
             entry = seen[name]
-            if standing != standing:  # no model: the cluster's own score
+            if engine.model is None:  # the cluster speaks for its members
                 standing = float(found.cluster_score[place]) if place >= 0 else 0.0
-            entry.score = max(entry.score, standing)
+            if standing == standing:  # else silent for too long to be looked at
+                entry.score = max(entry.score, standing)
         for name, stands in engine.standing.items():
             if stands.action > Action.allow:
                 note(name, stands.action, found.at)
@@ -137,7 +138,7 @@ def _figures(
         place = {engine.names[a]: p for a, p in zip(found.account.tolist(), found.place.tolist(), strict=True)}
         cluster = np.array([p if (p := place.get(a, -1)) >= 0 and verdicts[p] else -1 for a in accounts])
     by_size, strangers = metrics.ring_recall(ring, cluster), metrics.bystanders(ring, cluster)
-    return clean(
+    told: dict[str, Any] = clean(
         {
             "account": {
                 "n": len(accounts),
@@ -176,6 +177,7 @@ def _figures(
             "seconds": round(seconds, 2),
         }
     )
+    return told
 
 
 def _times(

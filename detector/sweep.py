@@ -31,9 +31,9 @@ CLUSTER_COLUMNS = (*FEATURES, *STANDING_COLUMNS)
 class Sweep:
     """What one look at the links found, at event time `at` (epoch ms).
 
-    `account`, `owner`, `vectors` [n, columns]: features and neighbourhood, `standing` [n] (NaN without a model),
-    `place` [n] index of the account's cluster, -1 for none; `structure` [clusters, FEATURES];
-    `cluster_score` [clusters].
+    `account`, `owner` [n]; `place` [n] index of the account's cluster, -1 for none; `standing` [n], NaN where
+    not scored; `row` [n] the account's row in `vectors` [scored, columns] (features and neighbourhood), -1 where
+    it was silent for too long; `structure` [clusters, FEATURES]; `cluster_score` [clusters].
     """
 
     at: int
@@ -43,10 +43,11 @@ class Sweep:
     structure: F64
     account: U64
     owner: U64
+    place: I64
     columns: tuple[str, ...]
+    row: I64
     vectors: F64
     standing: F64
-    place: I64
     cluster_score: F64
 
 
@@ -73,28 +74,41 @@ def look(
     links = link(sets, n_owners)
     clusters = cluster(links)
     structure = cluster_features(clusters, links)[1]
-    if active_ms is not None:
-        recent = last > at - active_ms
-        account, owner = account[recent], owner[recent]
-    names, around = owner_features(sets, links, clusters, owner, linkable(window.plan.catalog))
     index = links.index(owner)
-    width = len(window.plan.catalog.features)
-    vectors = np.empty((len(account), width + around.shape[1]))
-    vectors[:, width:] = around
-    for first in range(0, len(account), ASK):
-        with lock:
-            vectors[first : first + ASK, :width] = window.ask(account[first : first + ASK], at)
     place = np.where(index >= 0, clusters.of[index], -1) if len(clusters.of) else index
+    asked = np.flatnonzero(last > at - active_ms) if active_ms is not None else np.arange(len(account))
+    row = np.full(len(account), -1, np.int64)
+    row[asked] = np.arange(len(asked))
+    catalog = window.plan.catalog
+    names, around = owner_features(sets, links, clusters, owner[asked], linkable(catalog))
+    width = len(catalog.features)
+    vectors = np.empty((len(asked), width + around.shape[1]))
+    vectors[:, width:] = around
+    for first in range(0, len(asked), ASK):
+        with lock:
+            part = account[asked[first : first + ASK]]
+            vectors[first : first + ASK, :width] = window.ask(part, at)
     standing = np.full(len(account), np.nan)
     score = clusters.score
-    if model is not None and len(account):
-        standing = model.standing.score(vectors)
+    if model is not None and len(asked):
+        standing[asked] = model.standing.score(vectors)
         head = model.heads.get("cluster")
         if head is not None and len(clusters):
             score = head.score(cluster_vectors(structure, place, standing))
     return Sweep(
-        at, sets, links, clusters, structure, account, owner, (*window.plan.catalog.names, *names), vectors,
-        standing, place.astype(np.int64), score,
+        at=at,
+        sets=sets,
+        links=links,
+        clusters=clusters,
+        structure=structure,
+        account=account,
+        owner=owner,
+        place=place.astype(np.int64),
+        columns=(*catalog.names, *names),
+        row=row,
+        vectors=vectors,
+        standing=standing,
+        cluster_score=score,
     )
 
 

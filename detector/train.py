@@ -130,7 +130,7 @@ def groups_of(accounts: Sequence[str], rings: Mapping[str, str], owner: Mapping[
     edges_b: list[I64] = []
     strong = np.array([name == NS or RELIABILITY.get(name, 0.0) >= STRONG for name in sets.names], np.bool_)
     sizes = sets.sizes
-    tying = np.flatnonzero(strong[sets.family] & (sizes >= 2) & (sizes <= STRONG_OWNERS)) if len(sizes) else []
+    tying = np.flatnonzero(strong[sets.family] & (sizes >= 2) & (sizes <= STRONG_OWNERS))
     for s in tying:
         members = sets.member[sets.start[s] : sets.start[s + 1]].astype(np.int64)
         edges_a.append(np.repeat(members[0], len(members) - 1))

@@ -4,8 +4,8 @@
 for one row); walking the same trees over arrays gives the same raw score, summed in the same order,
 for a fraction. The node tables are read from LightGBM's own dump, so nothing is re-implemented but
 the walk: a numerical split sends NaN the default way and everything else left when <= threshold.
-(LightGBM also reads values within 1e-35 as 0, and clips thresholds at 1e300 in the dump: no feature
-comes near either.)
+(LightGBM also reads values within 1e-35 of 0 as 0, and its dump clips thresholds to +-1e300; no
+number of ours lies beyond, save infinity.)
 """
 
 from dataclasses import dataclass
@@ -84,7 +84,8 @@ def flatten(booster: lightgbm.Booster) -> Trees:
             raise ValueError(f"cannot walk a split of type {node['decision_type']!r}/{node['missing_type']!r}")
         at = len(feature)
         feature.append(int(node["split_feature"]))
-        threshold.append(float(node["threshold"]))
+        # 1e300 is the dump's word for "no bound": all but NaN go left, infinity too
+        threshold.append(float(node["threshold"]) if node["threshold"] < 1e300 else np.inf)
         # missing type "None": LightGBM reads NaN as 0.0
         nan_left.append(
             bool(node["default_left"]) if node["missing_type"] == "NaN" else 0.0 <= float(node["threshold"])

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from features.kind import INDEX
 from features.feature import DAY, HOUR, MINUTE, Age, Differ, Feature, Last, Seen, Share, Sum
+from features.kind import INDEX
 
 SIGN_UP: tuple[Feature, ...] = (
     Age("known for {n} hours", "sign_up"),
@@ -34,15 +34,29 @@ PHONE: tuple[Feature, ...] = (
 KYC: tuple[Feature, ...] = (
     Seen("account", "document", 365 * DAY, "{n} accounts on one identity document", "kyc"),
     Seen("account", "face", 365 * DAY, "{n} accounts with one face", "kyc"),
-    Seen("account", "background", 90 * DAY, "{n} accounts photographed before one background", "kyc"),
-    Seen("account", "document_template", 30 * DAY, "{n} documents from one image template in 30 days", "kyc"),
+    Seen(
+        "account", "background", 90 * DAY, "{n} accounts photographed before one background", "kyc"
+    ),
+    Seen(
+        "account",
+        "document_template",
+        30 * DAY,
+        "{n} documents from one image template in 30 days",
+        "kyc",
+    ),
     Last("liveness", "liveness score {n}", "kyc"),
     Last("kyc_attempts", "{n} attempts at the identity check", "kyc"),
     Differ("document_country", "country", "document from another country than the network", "kyc"),
 )
 PAYMENT: tuple[Feature, ...] = (
     Seen("account", "card", 90 * DAY, "{n} accounts paid with one card", "payment"),
-    Seen("account", "bin", 7 * DAY, "{n} accounts with cards of one issuer number in a week", "payment"),
+    Seen(
+        "account",
+        "bin",
+        7 * DAY,
+        "{n} accounts with cards of one issuer number in a week",
+        "payment",
+    ),
     Seen("account", "billing_address", 90 * DAY, "{n} accounts at one billing address", "payment"),
     Seen("card", "account", 30 * DAY, "{n} different cards in 30 days", "payment"),
     Sum("declines", "account", 7 * DAY, "{n} declined or failed payments in a week", "payment"),
@@ -52,12 +66,20 @@ PAYMENT: tuple[Feature, ...] = (
 INFRASTRUCTURE: tuple[Feature, ...] = (
     Seen("account", "device", 30 * DAY, "{n} accounts on one device", "infrastructure"),
     Seen("account", "ip", DAY, "{n} accounts on one IP address in a day", "infrastructure"),
-    Seen("account", "ip_subnet", 7 * DAY, "{n} accounts in one IPv6 /64 in a week", "infrastructure"),
+    Seen(
+        "account", "ip_subnet", 7 * DAY, "{n} accounts in one IPv6 /64 in a week", "infrastructure"
+    ),
     Seen("account", "connection", DAY, "{n} accounts on one network connection", "infrastructure"),
     Seen("account", "credential", 7 * DAY, "{n} accounts using one credential", "infrastructure"),
     Seen("ip_block", "account", DAY, "seen on {n} IP blocks in a day", "infrastructure"),
     Seen("country", "account", 7 * DAY, "seen in {n} countries in a week", "infrastructure"),
-    Seen("header_order", "account", 7 * DAY, "{n} different header orders in a week", "infrastructure"),
+    Seen(
+        "header_order",
+        "account",
+        7 * DAY,
+        "{n} different header orders in a week",
+        "infrastructure",
+    ),
     Seen("ja4", "account", 7 * DAY, "{n} different TLS fingerprints in a week", "infrastructure"),
     Last("datacentre", "last seen on a hosting, VPN or Tor network: {n}", "infrastructure"),
     Last("forwarded", "carries another proxy's headers: {n}", "infrastructure"),
@@ -99,8 +121,19 @@ TENANCY: tuple[Feature, ...] = (
     Seen("account", "repo", 7 * DAY, "one repository on {n} accounts in a week", "tenancy"),
     Seen("account", "git_user", 7 * DAY, "one git identity on {n} accounts in a week", "tenancy"),
     Seen("account", "end_user", 7 * DAY, "one end user on {n} accounts in a week", "tenancy"),
-    Seen("account", "instructions", 7 * DAY, "one instructions file on {n} accounts in a week", "tenancy"),
-    Differ("client_os", "workspace_os", "client states another system than the workspace has", "tenancy"),
+    Seen(
+        "account",
+        "instructions",
+        7 * DAY,
+        "one instructions file on {n} accounts in a week",
+        "tenancy",
+    ),
+    Differ(
+        "client_os",
+        "workspace_os",
+        "client states another system than the workspace has",
+        "tenancy",
+    ),
     Last("declared_seats", "organisation of {n} declared seats", "tenancy"),
 )
 BUILT_IN: tuple[Feature, ...] = (
@@ -151,4 +184,6 @@ def with_kinds(kinds: Iterable[str]) -> Catalog:
 
     A kind that has the name of a built-in one gets no columns; it makes sightings and links all the same.
     """
-    return Catalog(tuple(sorted(set(kinds) - set(INDEX) - {"account", "hour", "partner", "continuation"})))
+    return Catalog(
+        tuple(sorted(set(kinds) - set(INDEX) - {"account", "hour", "partner", "continuation"}))
+    )

@@ -28,15 +28,24 @@ Number = Annotated[float, Meta(ge=-1e12, le=1e12)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Sketch = Annotated[list[Annotated[int, Meta(ge=0, le=2**32 - 1)]], Meta(min_length=8, max_length=8)]
 BandSketch = Annotated[list[Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]], Meta(max_length=8)]
-Time = Annotated[int, Meta(ge=0, le=2**53)] | Annotated[datetime, Meta(tz=True)]  # int milliseconds after decoding
-Entities = Annotated[dict[Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}\Z")], Text], Meta(max_length=32)]
+Time = (
+    Annotated[int, Meta(ge=0, le=2**53)] | Annotated[datetime, Meta(tz=True)]
+)  # int milliseconds after decoding
+Entities = Annotated[
+    dict[Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}\Z")], Text],
+    Meta(max_length=32),
+]
 
-NetworkType = Literal["residential", "mobile", "hosting", "vpn", "tor", "education", "business", "unknown"]
+NetworkType = Literal[
+    "residential", "mobile", "hosting", "vpn", "tor", "education", "business", "unknown"
+]
 EmailClass = Literal["free", "corporate", "education", "disposable", "custom"]
 System = Literal["windows", "macos", "linux", "ios", "android", "other"]
 
 
-class Event(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", gc=False):
+class Event(
+    Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", gc=False
+):
     """What every type carries. `ip_subnet_id` (an IPv6 /64) and the other coarse classes are
     derived from the raw value when it is present, and accepted from an edge that hashes itself."""
 
@@ -351,9 +360,13 @@ def _explain(line: bytes | str, problem: msgspec.DecodeError) -> InvalidEvent:
 def _reason(fields: dict[str, Any], message: str) -> InvalidEvent:
     type_name = fields.get("type")
     if type_name is None:
-        return InvalidEvent("type", "the required field is missing", f"one of {', '.join(EVENT_TYPES)}")
+        return InvalidEvent(
+            "type", "the required field is missing", f"one of {', '.join(EVENT_TYPES)}"
+        )
     if not isinstance(type_name, str) or type_name not in CLASS_OF:
-        return InvalidEvent("type", f"unknown event type {type_name!r}", nearest(str(type_name), EVENT_TYPES))
+        return InvalidEvent(
+            "type", f"unknown event type {type_name!r}", nearest(str(type_name), EVENT_TYPES)
+        )
     if unknown := _UNKNOWN.search(message):
         if " - at `$." in message:  # inside owners[]
             return InvalidEvent("owners", f"unknown field `{unknown[1]}` in an owner")
@@ -378,18 +391,24 @@ def _reason(fields: dict[str, Any], message: str) -> InvalidEvent:
 def _unknown_field(name: str, type_name: str) -> InvalidEvent:
     homes = [t for t in EVENT_TYPES if name in CLASS_OF[t].__struct_fields__]
     if homes:
-        return InvalidEvent(name, f"misplaced: `{type_name}` has no such field", f"it belongs to {', '.join(homes)}")
+        return InvalidEvent(
+            name, f"misplaced: `{type_name}` has no such field", f"it belongs to {', '.join(homes)}"
+        )
     return InvalidEvent(
         name,
         f"unknown field for `{type_name}`",
-        nearest(name, CLASS_OF[type_name].__struct_fields__) or "identifiers of your own go into `entities`",
+        nearest(name, CLASS_OF[type_name].__struct_fields__)
+        or "identifiers of your own go into `entities`",
     )
 
 
 def _choices(type_name: str, field: str) -> tuple[str, ...]:
     for info in msgspec.structs.fields(CLASS_OF[type_name]):
         if info.name == field:
-            words = (*get_args(info.type), *(v for part in get_args(info.type) for v in get_args(part)))
+            words = (
+                *get_args(info.type),
+                *(v for part in get_args(info.type) for v in get_args(part)),
+            )
             return tuple(v for v in words if isinstance(v, str))
     return ()
 
@@ -404,10 +423,14 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def _kind(value: object) -> str:
-    return {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(type(value), "a number")
+    return {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(
+        type(value), "a number"
+    )
 
 
-def decode_lines(data: bytes, first_line: int = 1) -> tuple[list[AnyEvent], list[int], list[Rejection]]:
+def decode_lines(
+    data: bytes, first_line: int = 1
+) -> tuple[list[AnyEvent], list[int], list[Rejection]]:
     """Decode NDJSON: the good events, the line each stood on, and the lines refused with reasons.
 
     Blank lines are passed over. One bad line never costs its neighbours.

@@ -13,7 +13,9 @@ MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
-SETS_CAP = 64  # members a sighting set keeps; a count saturates here, and that is part of its meaning
+SETS_CAP = (
+    64  # members a sighting set keeps; a count saturates here, and that is part of its meaning
+)
 
 
 def span_name(over: int) -> str:

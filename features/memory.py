@@ -41,6 +41,7 @@ from features.plan import (
     plan,
 )
 from features.rows import (
+    AMOUNTS,
     CHAIN_AFTER,
     CHAIN_LINK,
     CUSTOM,
@@ -115,7 +116,9 @@ class Tables(NamedTuple):
     differs: I64
     shares: I64
     carried: I64
-    scalar: I64  # age, partner, continuation, link, conversation, declared custom kinds, built-in kinds
+    scalar: (
+        I64  # age, partner, continuation, link, conversation, declared custom kinds, built-in kinds
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -130,8 +133,8 @@ def _mix(x: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def _find(keys: U64, key: np.uint64) -> int:
-    """Place of a key, or -1 - (the place it would take)."""
+def _find(keys: U64, key: np.uint64) -> Any:
+    """Place of a key (an int64), or -1 - (the place it would take)."""
     mask = len(keys) - 1
     at = np.int64(key & np.uint64(mask))
     while keys[at] != key:
@@ -146,7 +149,7 @@ def _find(keys: U64, key: np.uint64) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _block(size: I64, free: I64, arena_last: I64, block: int) -> int:
+def _block(size: I64, free: I64, arena_last: I64, block: int) -> Any:
     head = free[block]
     if head >= 0:
         free[block] = arena_last[head]
@@ -189,7 +192,11 @@ def _see(
         if last <= dead:
             continue
         arena_last[kept], arena_member[kept] = last, who
-        if low < 0 or last < arena_last[low] or (last == arena_last[low] and who < arena_member[low]):
+        if (
+            low < 0
+            or last < arena_last[low]
+            or (last == arena_last[low] and who < arena_member[low])
+        ):
             low = kept
         kept += 1
     n = kept - place
@@ -292,12 +299,20 @@ def _key(entity: np.uint64, salt: np.uint64) -> np.uint64:
 
 @njit(cache=True, nogil=True)
 def _fold(
-    state: State, tables: Tables, rows: tuple[Any, ...], first: int, observe: bool, out: F64, status: NDArray[np.int8],
+    state: State,
+    tables: Tables,
+    rows: tuple[Any, ...],
+    first: int,
+    observe: bool,
+    out: F64,
+    status: NDArray[np.int8],
     ordinal: I64,
 ) -> tuple[int, int]:
     """Fold events from `first` on; returns (events done, table to enlarge or -1)."""
     t_, type_, account_, org_, event_id, body, start, kind_, id_, amount, number = rows
-    sets, salts, reads, read_start, tallies, tally_salt, lasts, differs, shares, carried, scalar = tables
+    sets, salts, reads, read_start, tallies, tally_salt, lasts, differs, shares, carried, scalar = (
+        tables
+    )
     (
         size, free, set_key, set_entity, set_family, set_at, set_n, set_block, arena_member, arena_last,
         tally_key, tally_family, tally_newest, tally_sum, claim_key, claim_t, claim_owner, claim_account,
@@ -340,7 +355,12 @@ def _fold(
             if at < 0:
                 at = -1 - at
                 size[IDS] += 1
-            id_key[at], id_body[at], id_t[at], id_ordinal[at] = event_id[e], body[e], t, size[ACCEPTED]
+            id_key[at], id_body[at], id_t[at], id_ordinal[at] = (
+                event_id[e],
+                body[e],
+                t,
+                size[ACCEPTED],
+            )
             ordinal[e] = size[ACCEPTED]
             size[ACCEPTED] += 1
             if t < size[WATERMARK]:
@@ -375,7 +395,7 @@ def _fold(
             value[j] = row_slot[row, j]
             fresh[j] = False
         for i in range(lo, hi):
-            j = np.int64(kind_[i])
+            j = int(kind_[i])
             if j >= CUSTOM:
                 j = j - CUSTOM + built_in if j - CUSTOM < declared else slots
             if j < slots and (j < built_in or kind_[i] >= CUSTOM):
@@ -425,7 +445,17 @@ def _fold(
                             partners += 1
             for i in range(lo, hi):
                 if kind_[i] == CHAIN_AFTER or kind_[i] == EMITTED:
-                    _claim(size, claim_key, claim_t, claim_owner, claim_account, id_[i], owner, account, t)
+                    _claim(
+                        size,
+                        claim_key,
+                        claim_t,
+                        claim_owner,
+                        claim_account,
+                        id_[i],
+                        owner,
+                        account,
+                        t,
+                    )
             for p in range(partners):
                 other, far = partner[p], partner_account[p]
                 pair = _mix(talk[p] ^ _mix(min(owner, other)) ^ (max(owner, other) * _SALT))
@@ -461,7 +491,11 @@ def _fold(
             if entity == none:
                 continue
             key = _key(entity, salts[s])
-            if observe and (sets[s, 2] >> type_[e]) & 1 and (key_slot == ACCOUNT or fresh[key_slot]):
+            if (
+                observe
+                and (sets[s, 2] >> type_[e]) & 1
+                and (key_slot == ACCOUNT or fresh[key_slot])
+            ):
                 member = none
                 if member_slot == ACCOUNT:
                     member = owner
@@ -474,7 +508,19 @@ def _fold(
                         size, free, set_key, set_entity, set_family, set_at, set_n, set_block, arena_member, arena_last,
                         s, key, entity, member, t, now, sets[s, 3],
                     )  # fmt: skip
-            _count(set_key, set_at, set_n, arena_last, key, now, reads, read_start[s], read_start[s + 1], out, e)
+            _count(
+                set_key,
+                set_at,
+                set_n,
+                arena_last,
+                key,
+                now,
+                reads,
+                read_start[s],
+                read_start[s + 1],
+                out,
+                e,
+            )
 
         # --- tally, last, and what is computed from them
         for i in range(len(tallies)):
@@ -553,7 +599,11 @@ def _export(state: State, spans: I64, edge: int, linkable: I64, built_in: int) -
         if state.set_key[at] != np.uint64(0):
             total += state.set_n[at]
     kind = np.empty(total, np.int32)
-    entity, owner, last = np.empty(total, np.uint64), np.empty(total, np.uint64), np.empty(total, np.int64)
+    entity, owner, last = (
+        np.empty(total, np.uint64),
+        np.empty(total, np.uint64),
+        np.empty(total, np.int64),
+    )
     n = 0
     for at in range(len(state.set_key)):
         if state.set_key[at] == np.uint64(0):
@@ -603,7 +653,10 @@ class MemoryWindow:
             p.sets, p.set_salt, p.reads, p.read_start, p.tallies, p.tally_salt, p.lasts, p.differs, p.shares,
             p.carried,
             np.array(
-                [p.age, p.partner, p.continuation, p.link, p.conversation, len(catalog.kinds), p.slots - len(catalog.kinds)],
+                [
+                    p.age, p.partner, p.continuation, p.link, p.conversation,
+                    len(catalog.kinds), p.slots - len(catalog.kinds),
+                ],
                 np.int64,
             ),
         )  # fmt: skip
@@ -623,7 +676,7 @@ class MemoryWindow:
         rows = Rows(
             np.full(n, t, np.int64), np.zeros(n, np.uint8), accounts, none, none, none,
             np.zeros(n + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.uint64),
-            np.zeros((n, 1), np.int64).repeat(16, axis=1), np.full((n, len(NUMBERS)), np.nan),
+            np.zeros((n, len(AMOUNTS)), np.int64), np.full((n, len(NUMBERS)), np.nan),
         )  # fmt: skip
         return self._run(rows, observe=False).vectors
 
@@ -637,36 +690,44 @@ class MemoryWindow:
         )  # fmt: skip
         done = 0
         while True:
-            done, full = _fold(self._state, self._tables, packed, done, observe, vectors, status, ordinal)
+            done, full = _fold(
+                self._state, self._tables, packed, done, observe, vectors, status, ordinal
+            )
             if full < 0:
                 return Folded(vectors, status, ordinal)
             widest = int(np.diff(rows.start).max())
-            self._make_room(full, arena=(len(self.plan.sets) + widest + 6 * PARTNERS) * 2 * SETS_CAP)
-
-    def owners(self, accounts: U64) -> U64:
-        """The billing owner of each account: its organisation, or itself."""
-        s = self._state
-        rows = {int(a): i for i, a in enumerate(s.row_account[: s.size[ACCOUNTS]])}
-        org = [s.row_org[rows[int(a)]] if int(a) in rows else 0 for a in accounts]
-        return np.where(np.array(org, np.uint64) != 0, np.array(org, np.uint64), accounts)
+            self._make_room(
+                full, arena=(len(self.plan.sets) + widest + 6 * PARTNERS) * 2 * SETS_CAP
+            )
 
     def accounts(self) -> tuple[U64, U64, I64, I64]:
         """Every account: its name, its owner, when it was first and last seen."""
         s, n = self._state, self._state.size[ACCOUNTS]
         account, org = s.row_account[:n].copy(), s.row_org[:n]
-        return account, np.where(org != 0, org, account), s.row_first[:n].copy(), s.row_last[:n].copy()
+        return (
+            account,
+            np.where(org != 0, org, account),
+            s.row_first[:n].copy(),
+            s.row_last[:n].copy(),
+        )
 
     def sightings(self) -> Sightings:
         """Every live sighting of an owner on an entity that can link owners."""
         built_in = self.plan.slots - len(self.plan.catalog.kinds)
         kind, entity, owner, last = _export(
-            self._state, self.plan.sets[:, 3].copy(), self.watermark - LATE, self.plan.sets[:, 4].copy(), built_in
+            self._state,
+            self.plan.sets[:, 3].copy(),
+            self.watermark - LATE,
+            self.plan.sets[:, 4].copy(),
+            built_in,
         )
         # slots of declared kinds and of the continuation get the numbers `Kinds` knows them by
         declared = len(self.plan.catalog.kinds)
         link = kind == built_in + declared
         custom = (kind >= built_in) & (kind < built_in + declared)
-        kind = np.where(link, CONTINUATION, np.where(custom, kind - built_in + CUSTOM, kind)).astype(np.int32)
+        kind = np.where(
+            link, CONTINUATION, np.where(custom, kind - built_in + CUSTOM, kind)
+        ).astype(np.int32)
         return Sightings(kind, entity, owner, last)
 
     # --- room
@@ -677,7 +738,9 @@ class MemoryWindow:
         edge = self.watermark - LATE
         if full == SETS:
             live = _live_sets(s, self.plan.sets[:, 3].copy(), edge)
-            self._move(("set_key", "set_entity", "set_family", "set_at", "set_n", "set_block"), live, SETS)
+            self._move(
+                ("set_key", "set_entity", "set_family", "set_at", "set_n", "set_block"), live, SETS
+            )
             self._compact(arena)
         elif full == ARENA:
             self._compact(arena)
@@ -688,16 +751,27 @@ class MemoryWindow:
             self._move(("tally_key", "tally_family", "tally_newest", "tally_sum"), live, TALLIES)
         elif full == CLAIMS:
             self._move(
-                ("claim_key", "claim_t", "claim_owner", "claim_account"), s.claim_t > edge - CLAIM_SPAN, CLAIMS
+                ("claim_key", "claim_t", "claim_owner", "claim_account"),
+                s.claim_t > edge - CLAIM_SPAN,
+                CLAIMS,
             )
         elif full == ACCOUNTS:
             if s.size[ACCOUNTS] + 1 > _LOAD * len(s.account_key):
-                self._move(("account_key", "account_row"), np.ones(len(s.account_key), np.bool_), ACCOUNTS)
+                self._move(
+                    ("account_key", "account_row"), np.ones(len(s.account_key), np.bool_), ACCOUNTS
+                )
             s = self._state
             if s.size[ACCOUNTS] + 1 > len(s.row_org):
                 wider = {
                     name: np.concatenate([getattr(s, name), np.zeros_like(getattr(s, name))])
-                    for name in ("row_account", "row_org", "row_first", "row_last", "row_slot", "row_number")
+                    for name in (
+                        "row_account",
+                        "row_org",
+                        "row_first",
+                        "row_last",
+                        "row_slot",
+                        "row_number",
+                    )
                 }
                 self._state = s._replace(**wider)
         elif full == TALKS:

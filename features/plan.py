@@ -124,7 +124,9 @@ def plan(catalog: Catalog) -> Plan:
     families: dict[tuple[str, str, tuple[str, ...]], list[tuple[int, int]]] = {}
     for column, feature in enumerate(catalog.features):
         if isinstance(feature, Seen):
-            families.setdefault((feature.of, feature.by, feature.on), []).append((feature.over, column))
+            families.setdefault((feature.of, feature.by, feature.on), []).append(
+                (feature.over, column)
+            )
     families.setdefault(("partner", "account", ()), [])
     families.setdefault(("continuation", "account", ()), [])
     sets: list[tuple[int, ...]] = []
@@ -142,21 +144,36 @@ def plan(catalog: Catalog) -> Plan:
     salts.append(u64("account|continuation|"))
     table = catalog.features
     column_of = {name: i for i, name in enumerate(catalog.names)}
-    tallies = [(slot(f.by), AMOUNTS.index(f.of), f.over, i) for i, f in enumerate(table) if isinstance(f, Sum)]
+    tallies = [
+        (slot(f.by), AMOUNTS.index(f.of), f.over, i)
+        for i, f in enumerate(table)
+        if isinstance(f, Sum)
+    ]
     return Plan(
         catalog=catalog,
         sets=_table(sets, 5),
         set_salt=np.array(salts, np.uint64),
         reads=_table(reads, 3),
-        read_start=np.searchsorted([r[0] for r in reads], np.arange(len(sets) + 1)).astype(np.int64),
+        read_start=np.searchsorted([r[0] for r in reads], np.arange(len(sets) + 1)).astype(
+            np.int64
+        ),
         tallies=_table(tallies, 4),
         tally_salt=np.array(
             [u64(f"sum|{f.of}|{f.by}|{f.over}") for f in table if isinstance(f, Sum)], np.uint64
         ),
-        lasts=_table([(NUMBERS.index(f.of), i) for i, f in enumerate(table) if isinstance(f, Last)], 2),
-        differs=_table([(slot(f.a), slot(f.b), i) for i, f in enumerate(table) if isinstance(f, Differ)], 3),
+        lasts=_table(
+            [(NUMBERS.index(f.of), i) for i, f in enumerate(table) if isinstance(f, Last)], 2
+        ),
+        differs=_table(
+            [(slot(f.a), slot(f.b), i) for i, f in enumerate(table) if isinstance(f, Differ)], 3
+        ),
         shares=_table(
-            [(column_of[f.part], column_of[f.whole], i) for i, f in enumerate(table) if isinstance(f, Share)], 3
+            [
+                (column_of[f.part], column_of[f.whole], i)
+                for i, f in enumerate(table)
+                if isinstance(f, Share)
+            ],
+            3,
         ),
         age=next((i for i, f in enumerate(table) if isinstance(f, Age)), -1),
         slots=len(slot_of),
@@ -169,7 +186,7 @@ def plan(catalog: Catalog) -> Plan:
 
 
 def pair(talk: int, owner: int, other: int) -> int:
-    """The entity under which a conversation carried on links two owners; the order does not matter."""
+    """The entity under which a conversation carried on links two owners, in either order."""
     low, high = min(owner, other), max(owner, other)
     return mix(talk ^ mix(low) ^ high * 0x9E3779B97F4A7C15 & _U64)
 
@@ -183,5 +200,3 @@ def mix(x: int) -> int:
 
 def _table(rows: Sequence[tuple[int, ...]], width: int) -> Int:
     return np.array(rows, np.int64).reshape(len(rows), width)
-
-

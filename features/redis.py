@@ -505,7 +505,7 @@ class RedisWindow:
             self._take(event, dict(zip(profile[::2], profile[1::2], strict=True)))
             for name, x in zip(talk[::2], talk[1::2], strict=True):
                 slot = self._slot.get(name, -1)
-                if slot in self._carried and slot not in event.fresh:
+                if slot in self._carried:
                     event.fresh[slot] = event.value[slot] = x
 
     def _sort(self, event: _Event, kind: int, name: bytes) -> None:

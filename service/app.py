@@ -6,6 +6,7 @@ Every blocking call runs on one worker thread, so that answers never wait behind
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
@@ -19,12 +20,15 @@ from jinja2 import Environment, select_autoescape
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, Field
 from starlette.responses import HTMLResponse, JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from detector.case import case_of
 from detector.policy import Action
 from features.event import AnyEvent
 from service import records as r
+from service.gate import Gate
 from service.intake import BODY_MAX, read_body
+from service.openapi import complete
+from service.parity import parity
 from service.problem import Problem, not_found
 from service.shoal import Answer, Shoal, Unavailable
 
@@ -51,7 +55,9 @@ class Ingest:
             Problem: too many events wait already, or the log cannot be written.
         """
         if self._count + len(events) > QUEUE_MAX:
-            raise Problem(429, "Too busy", f"{self._count} events are waiting", {"Retry-After": "1"})
+            raise Problem(
+                429, "Too busy", f"{self._count} events are waiting", {"Retry-After": "1"}
+            )
         future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
         self._waiting.append((events, future))
         self._count += len(events)
@@ -104,7 +110,13 @@ class NoteIn(BaseModel, extra="forbid"):
 class CaseDecisionIn(BaseModel, extra="forbid"):
     action: Literal["allow", "challenge", "throttle", "review", "suspend"]
     label: Literal["abusive", "honest", "unsure"] | None = None
+    typology: str | None = Field(None, min_length=1, max_length=64)
     note: str | None = Field(None, max_length=10_000)
+    accounts: list[str] | None = Field(
+        None,
+        max_length=10_000,
+        description="members the label holds for; all of the case's if absent",
+    )
 
 
 class CanaryIn(BaseModel, extra="forbid"):
@@ -115,11 +127,61 @@ class CanaryIn(BaseModel, extra="forbid"):
     note: str | None = Field(None, max_length=4000)
 
 
+def pointer_to(field: str | None) -> str:
+    """A JSON pointer (RFC 6901, as a fragment) to a field that an event's error names.
+
+    >>> pointer_to("owners[0].share")
+    '#/owners/0/share'
+    """
+    return "#" + "".join(f"/{_escaped(p)}" for p in re.split(r"[.\[\]]+", field or "") if p)
+
+
+def _escaped(part: object) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
+class _Limit:
+    """Refuses bodies beyond BODY_MAX, said or not, before they are in memory."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > BODY_MAX:
+                raise HTTPException(413, f"a body holds at most {BODY_MAX} bytes")
+            return message
+
+        said = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
+        if said.isdigit() and int(said) > BODY_MAX:
+            told = Problem(
+                413, "Too large", f"a body holds at most {BODY_MAX} bytes, this one {int(said)}"
+            )
+            await told.answer()(scope, receive, send)
+        else:
+            await self._app(scope, counted, send)
+
+
 def create_app(shoal: Shoal) -> FastAPI:
     """The application over a started Shoal, which its lifespan closes."""
     registry = CollectorRegistry()
-    batch = Histogram("shoal_batch_events", "Events folded together", registry=registry, buckets=(1, 8, 64, 512, 4096))
-    events_total = Counter("shoal_events_total", "Events answered, by status", ["status"], registry=registry)
+    batch = Histogram(
+        "shoal_batch_events",
+        "Events folded together",
+        registry=registry,
+        buckets=(1, 8, 64, 512, 4096),
+    )
+    events_total = Counter(
+        "shoal_events_total", "Events answered, by status", ["status"], registry=registry
+    )
     sweep_seconds = Histogram("shoal_sweep_seconds", "Looking at the links", registry=registry)
     gauges = {
         name: Gauge(f"shoal_{name}", help, registry=registry)
@@ -133,6 +195,7 @@ def create_app(shoal: Shoal) -> FastAPI:
     fold_thread = ThreadPoolExecutor(1, thread_name_prefix="fold")
     side_thread = ThreadPoolExecutor(2, thread_name_prefix="side")
     ingest = Ingest(shoal, fold_thread, batch)
+    gate = Gate(shoal.records)
 
     async def aside(call: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(side_thread, call, *args)
@@ -141,8 +204,7 @@ def create_app(shoal: Shoal) -> FastAPI:
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             try:
-                if shoal.fault is not None and shoal.fault.startswith("the log cannot be written"):
-                    await aside(shoal.recover)
+                await aside(shoal.mend)
                 if shoal.fault is None and shoal.engine.news:
                     with sweep_seconds.time():
                         await aside(shoal.look)
@@ -171,6 +233,8 @@ def create_app(shoal: Shoal) -> FastAPI:
         redoc_url=None,
     )
 
+    app.add_middleware(_Limit)
+
     @app.exception_handler(Problem)
     async def _(_: Request, problem: Problem) -> Response:
         return problem.answer()
@@ -178,16 +242,31 @@ def create_app(shoal: Shoal) -> FastAPI:
     @app.exception_handler(RequestValidationError)
     async def _(_: Request, problem: RequestValidationError) -> Response:
         errors = [
-            {"pointer": "#/" + "/".join(str(p) for p in e["loc"][1:]), "in": str(e["loc"][0]), "detail": e["msg"]}
+            {
+                "pointer": "#" + "".join(f"/{_escaped(p)}" for p in e["loc"][1:]),
+                "in": str(e["loc"][0]),
+                "detail": e["msg"],
+            }
             for e in problem.errors()
         ]
         return Problem(
-            422, "Not as expected", "; ".join(f"{e['pointer']}: {e['detail']}" for e in errors), errors=errors
+            422,
+            "Not as expected",
+            "; ".join(f"{e['pointer']}: {e['detail']}" for e in errors),
+            errors=errors,
         ).answer()
 
     @app.exception_handler(HTTPException)
     async def _(_: Request, problem: HTTPException) -> Response:
-        return Problem(problem.status_code, "Refused", str(problem.detail)).answer()
+        title = "Too large" if problem.status_code == 413 else "Refused"
+        return Problem(problem.status_code, title, str(problem.detail)).answer()
+
+    @app.exception_handler(500)
+    async def _(_: Request, problem: Exception) -> Response:
+        _log.error("unexpected", problem=repr(problem))
+        return Problem(
+            500, "Our mistake", "this request met a fault of ours; it is logged"
+        ).answer()
 
     @app.exception_handler(404)
     async def _(request: Request, problem: Exception) -> Response:
@@ -197,11 +276,19 @@ def create_app(shoal: Shoal) -> FastAPI:
 
     @app.exception_handler(405)
     async def _(request: Request, _: Exception) -> Response:
-        return Problem(405, "Method not allowed", f"{request.method} {request.url.path}: see /docs").answer()
+        return Problem(
+            405, "Method not allowed", f"{request.method} {request.url.path}: see /docs"
+        ).answer()
 
     @app.exception_handler(r.RecordsError)
     async def _(_: Request, problem: r.RecordsError) -> Response:
-        status = 404 if isinstance(problem, r.NotFound) else 409 if isinstance(problem, r.CaseConflict) else 503
+        status = (
+            404
+            if isinstance(problem, r.NotFound)
+            else 409
+            if isinstance(problem, r.CaseConflict)
+            else 503
+        )
         return Problem(status, type(problem).__name__, str(problem)).answer()
 
     @app.exception_handler(Unavailable)
@@ -210,20 +297,13 @@ def create_app(shoal: Shoal) -> FastAPI:
 
     async def who(request: Request, scope: r.Scope) -> str:
         """The caller's name; keys are asked for as soon as one exists."""
+        if shoal.fault is not None:
+            raise Unavailable(shoal.fault)
         given = request.headers.get("authorization", "")
-        if not given:
-            if not await aside(lambda: any(k.revoked_at is None for k in shoal.records.list_keys())):
-                return "local"
-            raise Problem(401, "Not signed in", "send `Authorization: Bearer <key>`", {"WWW-Authenticate": "Bearer"})
-        kind, _, secret = given.partition(" ")
-        key = await aside(shoal.records.find_key, secret.strip()) if kind.lower() == "bearer" else None
-        if key is None:
-            raise Problem(401, "Not signed in", "no such key, or it is revoked", {"WWW-Authenticate": "Bearer"})
-        if scope not in key.scopes:
-            raise Problem(
-                403, "Not allowed", f"this key lacks the scope `{scope}`; it has {', '.join(sorted(key.scopes))}"
-            )
-        return str(key.name)
+        if gate.known(given):
+            return gate.admit(given, scope)
+        name: str = await aside(gate.admit, given, scope)
+        return name
 
     def scoped(scope: r.Scope) -> Any:
         async def check(request: Request) -> str:
@@ -234,21 +314,12 @@ def create_app(shoal: Shoal) -> FastAPI:
     # --- events
 
     async def post_events(request: Request) -> Response:
-        try:
-            await who(request, "ingest")
-            length = request.headers.get("content-length")
-            if length and length.isdigit() and int(length) > BODY_MAX:
-                raise Problem(413, "Too large", f"a body holds at most {BODY_MAX} bytes")
-            parts, size = [], 0
-            async for part in request.stream():
-                size += len(part)
-                if size > BODY_MAX:
-                    raise Problem(413, "Too large", f"a body holds at most {BODY_MAX} bytes")
-                parts.append(part)
-            intake = read_body(b"".join(parts), request.headers.get("content-type", ""))
-            answers = await ingest.put(intake.events) if intake.events else []
-        except Problem as problem:
-            return problem.answer()
+        await who(request, "ingest")
+        packed = request.headers.get("content-encoding", "identity")
+        if packed != "identity":
+            raise Problem(415, "Packed", f"a body in {packed} is not read: send it as it is")
+        intake = read_body(await request.body(), request.headers.get("content-type", ""))
+        answers = await ingest.put(intake.events) if intake.events else []
         for answer in answers:
             events_total.labels(answer.status).inc()
         for answer, line in zip(answers, intake.place, strict=True):
@@ -262,17 +333,20 @@ def create_app(shoal: Shoal) -> FastAPI:
         if intake.single:
             only = (answers + rejected)[0]
             if only.status == "rejected":
-                pointer = f"#/{only.field}" if only.field else "#"
+                pointer = pointer_to(only.field)
                 words = (only.error or "") + (f" ({only.hint})" if only.hint else "")
                 detail = f"field `{only.field}`: {words}" if only.field else words
-                return Problem(422, "Not an event", detail, errors=[{"pointer": pointer, "detail": words}]).answer()
+                raise Problem(
+                    422, "Not an event", detail, errors=[{"pointer": pointer, "detail": words}]
+                )
             return Response(_encode(only), media_type="application/json")
         merged = sorted(
-            [*zip(intake.place, answers, strict=True), *((x.line or 0, x) for x in rejected)], key=lambda p: p[0]
+            [*zip(intake.place, answers, strict=True), *((x.line or 0, x) for x in rejected)],
+            key=lambda p: p[0],
         )
         return Response(_encode([answer for _, answer in merged]), media_type="application/json")
 
-    app.add_route("/v1/events", post_events, methods=["POST"], include_in_schema=True)
+    app.add_route("/v1/events", post_events, methods=["POST"])
 
     # --- accounts
 
@@ -281,19 +355,49 @@ def create_app(shoal: Shoal) -> FastAPI:
             raise not_found("account", account_id)
 
     @app.get("/v1/accounts", dependencies=[scoped("read")])
-    async def get_accounts(action: Literal["challenge", "throttle", "review", "suspend"] = "review") -> Any:
+    async def get_accounts(
+        action: Literal["challenge", "throttle", "review", "suspend"] = "review",
+    ) -> Any:
         """Accounts whose standing calls for this action or a more severe one."""
         least = Action[action]
         return {
             "accounts": [
-                {"account_id": name, "action": s.action.name, "score": s.score, "cluster_id": s.cluster_id}
+                {
+                    "account_id": name,
+                    "action": s.action.name,
+                    "score": s.score,
+                    "cluster_id": s.cluster_id,
+                }
                 for name, s in list(shoal.engine.standing.items())
                 if s.action >= least
             ]
         }
 
-    @app.get("/v1/accounts/{account_id}", dependencies=[scoped("read")])
+    @app.get("/v1/accounts/{account_id:path}/links", dependencies=[scoped("read")])
+    async def get_links(account_id: str) -> Any:
+        """The accounts it is linked to, strongest first, and by what."""
+        account(account_id)
+        return await aside(shoal.links_of, account_id)
+
+    @app.get("/v1/accounts/{account_id:path}/vector", dependencies=[scoped("read")])
+    async def get_vector(account_id: str) -> Any:
+        """Its features as of the last event; null is unknown."""
+        account(account_id)
+        vector = await aside(shoal.vector_of, account_id)
+        return {
+            "account_id": account_id,
+            "feature_hash": shoal.engine.catalog.hash,
+            "at_ms": shoal.engine.window.watermark,
+            "vector": {
+                n: None if v != v else v
+                for n, v in zip(shoal.engine.catalog.names, vector, strict=True)
+            },
+        }
+
+    # last of those that begin like it, for an account's id may hold slashes
+    @app.get("/v1/accounts/{account_id:path}", dependencies=[scoped("read")])
     async def get_account(account_id: str) -> Any:
+        """What it used and paid, where it stands and why, what was decided and said of it."""
         account(account_id)
         entry = shoal.engine.ledger[account_id]
         standing = shoal.engine.standing.get(account_id)
@@ -312,35 +416,15 @@ def create_app(shoal: Shoal) -> FastAPI:
             "labels": labels,
         }
 
-    @app.get("/v1/accounts/{account_id}/links", dependencies=[scoped("read")])
-    async def get_links(account_id: str) -> Any:
-        account(account_id)
-        return await aside(shoal.links_of, account_id)
-
-    @app.get("/v1/accounts/{account_id}/vector", dependencies=[scoped("read")])
-    async def get_vector(account_id: str) -> Any:
-        account(account_id)
-        vector = await aside(shoal.vector_of, account_id)
-        return {
-            "account_id": account_id,
-            "feature_hash": shoal.engine.catalog.hash,
-            "at_ms": shoal.engine.window.watermark,
-            "vector": {n: None if v != v else v for n, v in zip(shoal.engine.catalog.names, vector, strict=True)},
-        }
-
-    @app.delete("/v1/accounts/{account_id}")
+    @app.delete("/v1/accounts/{account_id:path}")
     async def delete_account(account_id: str, caller: Annotated[str, scoped("admin")]) -> Any:
+        """Erase it from log, state and records; the service recovers from the log meanwhile."""
         if not await aside(shoal.erase, account_id):
             raise not_found("account", account_id)
         await aside(shoal.records.audit, caller, "erase", "account", {})
         return {"erased": account_id}
 
     # --- clusters
-
-    def cluster(cluster_id: str) -> int:
-        if cluster_id not in shoal.engine.cluster_ids:
-            raise not_found("cluster", cluster_id)
-        return shoal.engine.cluster_ids.index(cluster_id)
 
     @app.get("/v1/clusters", dependencies=[scoped("read")])
     async def get_clusters(
@@ -351,15 +435,23 @@ def create_app(shoal: Shoal) -> FastAPI:
 
     @app.get("/v1/clusters/{cluster_id}", dependencies=[scoped("read")])
     async def get_cluster(cluster_id: str) -> Any:
-        place = cluster(cluster_id)
-        found = shoal.engine.last_sweep
-        assert found is not None  # a cluster id exists only after a sweep
-        return msgspec.to_builtins(await aside(lambda: case_of(shoal.engine, found, place)))
+        """Its evidence, timeline, money and proposed action."""
+        case = await aside(shoal.case, cluster_id)
+        if case is None:
+            raise not_found("cluster", cluster_id)
+        return msgspec.to_builtins(case)
 
     @app.get("/v1/clusters/{cluster_id}/members", dependencies=[scoped("read")])
     async def get_members(cluster_id: str) -> Any:
-        cluster(cluster_id)
-        return {"cluster_id": cluster_id, "members": await aside(shoal.members_of, cluster_id)}
+        members = await aside(shoal.members_of, cluster_id)
+        if members is None:
+            raise not_found("cluster", cluster_id)
+        return {"cluster_id": cluster_id, "members": members}
+
+    @app.get("/v1/parity", dependencies=[scoped("admin")])
+    async def get_parity() -> Any:
+        """Recompute served vectors from the log; takes as long as a replay of it."""
+        return msgspec.to_builtins(await aside(parity, shoal))
 
     @app.post("/v1/sweep")
     async def post_sweep(_: Annotated[str, scoped("admin")]) -> Any:
@@ -370,7 +462,9 @@ def create_app(shoal: Shoal) -> FastAPI:
     # --- people's words
 
     @app.post("/v1/labels", status_code=201)
-    async def post_labels(body: LabelIn | list[LabelIn], caller: Annotated[str, scoped("act")]) -> Any:
+    async def post_labels(
+        body: LabelIn | list[LabelIn], caller: Annotated[str, scoped("act")]
+    ) -> Any:
         new = [
             r.Label(
                 x.label,
@@ -417,10 +511,25 @@ def create_app(shoal: Shoal) -> FastAPI:
             raise Problem(422, "Not a note", str(problem)) from None
 
     @app.post("/v1/cases/{case_id}/decide")
-    async def decide_case(case_id: int, body: CaseDecisionIn, caller: Annotated[str, scoped("act")]) -> Any:
-        decide = lambda: shoal.records.decide_case(case_id, caller, body.action, label=body.label, note=body.note)  # noqa: E731
+    async def decide_case(
+        case_id: int, body: CaseDecisionIn, caller: Annotated[str, scoped("act")]
+    ) -> Any:
+        def decide() -> r.Case:
+            members = shoal.records.get_case(case_id).body.get("members", [])
+            return shoal.records.decide_case(
+                case_id,
+                caller,
+                body.action,
+                label=body.label,
+                typology=body.typology,
+                accounts=members if body.accounts is None else body.accounts,
+                note=body.note,
+            )
+
         case = await aside(decide)
-        await aside(shoal.records.audit, caller, "decide", f"case {case_id}", {"action": body.action})
+        await aside(
+            shoal.records.audit, caller, "decide", f"case {case_id}", {"action": body.action}
+        )
         return case
 
     @app.get("/v1/canaries", dependencies=[scoped("read")])
@@ -430,6 +539,8 @@ def create_app(shoal: Shoal) -> FastAPI:
     @app.post("/v1/canaries", status_code=201)
     async def post_canary(body: CanaryIn, caller: Annotated[str, scoped("act")]) -> Any:
         mark = shoal.secret.token("prompt", body.prompt_id)
+        if mark in shoal.canaries:
+            raise Problem(409, "Known already", "this prompt is a canary already: GET /v1/canaries")
         canary = await aside(shoal.records.add_canary, mark, body.station, body.note)
         shoal.canaries.add(mark)
         await aside(shoal.records.audit, caller, "canary", "canaries", {"id": canary.id})
@@ -472,6 +583,10 @@ def create_app(shoal: Shoal) -> FastAPI:
         if shoal.fault is not None:
             raise Problem(503, "Not ready", shoal.fault)
         clusters = (await aside(shoal.cluster_list))[:100]
-        return HTMLResponse(page.render(clusters=clusters, events=shoal.accepted, accounts=len(shoal.engine.ledger)))
+        return HTMLResponse(
+            page.render(clusters=clusters, events=shoal.accepted, accounts=len(shoal.engine.ledger))
+        )
 
+    make = app.openapi
+    app.openapi = lambda: app.openapi_schema or complete(make())  # type: ignore[method-assign]
     return app

@@ -1,5 +1,6 @@
 """The command line. Exit codes: 0 done, 1 found wanting, 2 bad input (said with file, line, field)."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,9 +10,16 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-from service.folder import DEFAULT, FolderProblem
+from service.folder import DEFAULT
 
 app = typer.Typer(
     help="Shoal finds the accounts that swim together.",
@@ -19,7 +27,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-models_app = typer.Typer(help="Model versions: list, show, promote, roll back.", no_args_is_help=True)
+models_app = typer.Typer(
+    help="Model versions: list, show, promote, roll back.", no_args_is_help=True
+)
 keys_app = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
@@ -28,12 +38,16 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
 
 DataOption = Annotated[
-    Path, typer.Option("--data", envvar="SHOAL_DATA", help="Folder that holds log, models and records.")
+    Path,
+    typer.Option("--data", envvar="SHOAL_DATA", help="Folder that holds log, models and records."),
 ]
 EventsOption = Annotated[
-    list[Path], typer.Option("--events", help="NDJSON (plain, gz, zst) or Parquet; several may follow.")
+    list[Path],
+    typer.Option("--events", help="NDJSON (plain, gz, zst) or Parquet; several may follow."),
 ]
-PolicyOption = Annotated[Path | None, typer.Option("--policy", help="Policy file (TOML); the built-in one if absent.")]
+PolicyOption = Annotated[
+    Path | None, typer.Option("--policy", help="Policy file (TOML); the built-in one if absent.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 DATA = Path(DEFAULT)
 
@@ -55,8 +69,12 @@ def progress(words: str, total: int | None) -> Iterator[Any]:
 
 @app.command()
 def simulate(
-    scenario: Annotated[str, typer.Argument(help="What happens in the world; an unknown name lists them.")],
-    out_dir: Annotated[Path, typer.Option("--out", help="Folder for events.ndjson.zst, truth.csv, ip_plan.csv.")],
+    scenario: Annotated[
+        str, typer.Argument(help="What happens in the world; an unknown name lists them.")
+    ],
+    out_dir: Annotated[
+        Path, typer.Option("--out", help="Folder for events.ndjson.zst, truth.csv, ip_plan.csv.")
+    ],
     seed: Annotated[int, typer.Option(min=0)] = 1,
     accounts: Annotated[int, typer.Option(min=10, max=2_000_000)] = 2000,
     days: Annotated[float, typer.Option(min=0.1, max=365)] = 7,
@@ -74,9 +92,12 @@ def simulate(
 @app.command()
 def train(
     events: EventsOption,
-    labels: Annotated[Path, typer.Option("--labels", help="Labels or truth: CSV, NDJSON or Parquet.")],
+    labels: Annotated[
+        Path, typer.Option("--labels", help="Labels or truth: CSV, NDJSON or Parquet.")
+    ],
     name: Annotated[
-        str | None, typer.Option("--as", help="Name of the new version; a date and a number if absent.")
+        str | None,
+        typer.Option("--as", help="Name of the new version; a date and a number if absent."),
     ] = None,
     data: DataOption = DATA,
     policy: PolicyOption = None,
@@ -94,24 +115,33 @@ def train(
     recall = report["recall_at_fpr"]
     out.print(f"model {model.version}  ({'current' if promote else 'not promoted'})")
     out.print(f"held-out operators: {report['n']:,} accounts, {report['n_abusive']:,} abusive")
-    out.print(f"  AUC {report['auc']:.3f}   PR-AUC {report['pr_auc']:.3f}   ECE {report['ece']:.3f}")
+    out.print(
+        f"  AUC {report['auc']:.3f}   PR-AUC {report['pr_auc']:.3f}   ECE {report['ece']:.3f}"
+    )
     out.print(f"  recall at 1 % FPR {recall['0.01']:.3f}   at 0.1 % {recall['0.001']:.3f}")
 
 
 @app.command()
 def evaluate(
-    events: Annotated[list[Path] | None, typer.Option("--events", help="A log to evaluate on.")] = None,
+    events: Annotated[
+        list[Path] | None, typer.Option("--events", help="A log to evaluate on.")
+    ] = None,
     truth: Annotated[Path | None, typer.Option("--truth", help="Who was who in it.")] = None,
-    scenario: Annotated[str | None, typer.Option("--scenario", help="Simulate a log instead of reading one.")] = None,
+    scenario: Annotated[
+        str | None, typer.Option("--scenario", help="Simulate a log instead of reading one.")
+    ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="Version; the current one if absent; `none`: clusters alone.")
+        str | None,
+        typer.Option("--model", help="Version; the current one if absent; `none`: clusters alone."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the simulated log.")] = 1001,
     accounts: Annotated[int, typer.Option(min=10, max=2_000_000)] = 2000,
     days: Annotated[float, typer.Option(min=0.1, max=365)] = 7,
     abusive_share: Annotated[float, typer.Option(min=0, max=0.9)] = 0.05,
     tier: Annotated[str, typer.Option()] = "T1",
-    report: Annotated[Path | None, typer.Option("--report", help="Also write a self-contained HTML page.")] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Also write a self-contained HTML page.")
+    ] = None,
     data: DataOption = DATA,
     policy: PolicyOption = None,
     json: JsonOption = False,
@@ -124,7 +154,9 @@ def evaluate(
         raise typer.BadParameter("give --events with --truth, or --scenario")
     if events is not None and truth is None:
         raise typer.BadParameter("--events needs --truth")
-    with offline.log_of(scenario, events, truth, seed, accounts, days, abusive_share, tier, progress) as (
+    with offline.log_of(
+        scenario, events, truth, seed, accounts, days, abusive_share, tier, progress
+    ) as (
         paths,
         truth_path,
     ):
@@ -141,11 +173,16 @@ def evaluate(
 @app.command()
 def replay(
     path: Annotated[Path, typer.Argument(help="A log: NDJSON (plain, gz, zst) or Parquet.")],
-    url: Annotated[str | None, typer.Option("--url", help="A running service; in process if absent.")] = None,
-    speed: Annotated[
-        float | None, typer.Option("--speed", min=0.001, help="Times real time; as fast as possible if absent.")
+    url: Annotated[
+        str | None, typer.Option("--url", help="A running service; in process if absent.")
     ] = None,
-    key: Annotated[str | None, typer.Option("--key", envvar="SHOAL_KEY", help="API key of the service.")] = None,
+    speed: Annotated[
+        float | None,
+        typer.Option("--speed", min=0.001, help="Times real time; as fast as possible if absent."),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", envvar="SHOAL_KEY", help="API key of the service.")
+    ] = None,
     model: Annotated[str | None, typer.Option("--model")] = None,
     data: DataOption = DATA,
     policy: PolicyOption = None,
@@ -154,9 +191,13 @@ def replay(
     from service import offline
 
     with progress("replaying", None) as advance:
-        rejected = offline.replay(path, url, speed, key, model, data, policy, sys.stdout.buffer, advance)
+        rejected = offline.replay(
+            path, url, speed, key, model, data, policy, sys.stdout.buffer, advance
+        )
     if rejected:
-        err.print(f"{rejected:,} events were refused; they are in the output with `status: rejected`")
+        err.print(
+            f"{rejected:,} events were refused; they are in the output with `status: rejected`"
+        )
         raise typer.Exit(2)
 
 
@@ -164,14 +205,20 @@ def replay(
 def serve(
     host: Annotated[str, typer.Option()] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8080,
-    state: Annotated[str, typer.Option(help="`memory`, or the URL of a Redis ≥ 7.0 or Valkey ≥ 7.2.")] = "memory",
+    state: Annotated[
+        str, typer.Option(help="`memory`, or the URL of a Redis ≥ 7.0 or Valkey ≥ 7.2.")
+    ] = "memory",
     records: Annotated[
-        str | None, typer.Option("--records", help="SQLAlchemy URL; SQLite in the data folder if absent.")
+        str | None,
+        typer.Option("--records", help="SQLAlchemy URL; SQLite in the data folder if absent."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="Version; the current one if absent; `none`: clusters alone.")
+        str | None,
+        typer.Option("--model", help="Version; the current one if absent; `none`: clusters alone."),
     ] = None,
-    fsync: Annotated[str, typer.Option(help="When the log reaches the disk: everysec, always, no.")] = "everysec",
+    fsync: Annotated[
+        str, typer.Option(help="When the log reaches the disk: everysec, always, no.")
+    ] = "everysec",
     data: DataOption = DATA,
     policy: PolicyOption = None,
 ) -> None:
@@ -187,7 +234,9 @@ def demo(
     days: Annotated[float, typer.Option(min=1, max=30)] = 5,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 0,
-    keep: Annotated[bool, typer.Option(help="Keep the service running at the end, until Ctrl-C.")] = False,
+    keep: Annotated[
+        bool, typer.Option(help="Keep the service running at the end, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Simulate, train, serve, stream over HTTP, and show what was found."""
     from service.demo import run
@@ -197,7 +246,9 @@ def demo(
 
 @app.command()
 def bench(
-    events: Annotated[int, typer.Option(min=1000, max=5_000_000, help="Events in the measured log.")] = 40_000,
+    events: Annotated[
+        int, typer.Option(min=1000, max=5_000_000, help="Events in the measured log.")
+    ] = 40_000,
     json: JsonOption = False,
 ) -> None:
     """Measure the floors of this machine and our figures as ratios to them, in one run."""
@@ -216,18 +267,29 @@ def models_list(data: DataOption = DATA) -> None:
     now = current(folder)
     for version in versions(folder):
         report = load(folder, version).about["held_out_operators"]
-        out.print(f"{'*' if version == now else ' '} {version}  PR-AUC {report['pr_auc']:.3f} on held-out operators")
+        out.print(
+            f"{'*' if version == now else ' '} {version}  PR-AUC {report['pr_auc']:.3f} on held-out operators"
+        )
 
 
 @models_app.command("show")
-def models_show(name: Annotated[str, typer.Argument()] = "current", data: DataOption = DATA) -> None:
+def models_show(
+    name: Annotated[str, typer.Argument()] = "current", data: DataOption = DATA
+) -> None:
     """The manifest of a version, as JSON."""
     from detector.model import load
     from service.folder import Folder
 
     model = load(Folder(data).models, name)
-    heads = {n: {"columns": len(h.columns), "thresholds": h.thresholds} for n, h in model.heads.items()}
-    told = {"model": model.version, "feature_hash": model.catalog.hash, "kinds": model.catalog.kinds, "heads": heads}
+    heads = {
+        n: {"columns": len(h.columns), "thresholds": h.thresholds} for n, h in model.heads.items()
+    }
+    told = {
+        "model": model.version,
+        "feature_hash": model.catalog.hash,
+        "kinds": model.catalog.kinds,
+        "heads": heads,
+    }
     print(msgspec.json.format(msgspec.json.encode({**told, **model.about})).decode())
 
 
@@ -253,17 +315,24 @@ def models_rollback(data: DataOption = DATA) -> None:
 @keys_app.command("create")
 def keys_create(
     name: Annotated[str, typer.Argument(help="Whose key it is.")],
-    scope: Annotated[list[str], typer.Option("--scope", help="ingest, read, act, admin; several may be given.")],
+    scope: Annotated[
+        list[str], typer.Option("--scope", help="ingest, read, act, admin; several may be given.")
+    ],
     data: DataOption = DATA,
     records: Annotated[str | None, typer.Option("--records")] = None,
 ) -> None:
     """Make an API key; its secret is shown once. With the first key, the service asks everybody for one."""
     with _records(data, records) as kept:
-        print(kept.create_key(name, scope))
+        try:
+            print(kept.create_key(name, scope))
+        except ValueError as problem:
+            raise typer.BadParameter(str(problem), param_hint="--scope") from None
 
 
 @keys_app.command("list")
-def keys_list(data: DataOption = DATA, records: Annotated[str | None, typer.Option("--records")] = None) -> None:
+def keys_list(
+    data: DataOption = DATA, records: Annotated[str | None, typer.Option("--records")] = None
+) -> None:
     """Keys, without their secrets."""
     with _records(data, records) as kept:
         for key in kept.list_keys():
@@ -277,7 +346,7 @@ def keys_revoke(
     data: DataOption = DATA,
     records: Annotated[str | None, typer.Option("--records")] = None,
 ) -> None:
-    """End a key at once."""
+    """End a key; a running service refuses it within a second."""
     with _records(data, records) as kept:
         kept.revoke_key(id)
     err.print(f"key {id} is revoked")
@@ -312,28 +381,41 @@ def spread(argv: Sequence[str]) -> list[str]:
 
 def main() -> None:
     """Run the command line; bad input ends it with a sentence and exit code 2, never a traceback."""
+    try:
+        app(spread(sys.argv[1:]))
+    except BrokenPipeError:
+        # whoever read our output has seen enough; what is left in the buffer has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as problem:
+        what = f"{problem.filename}: " if problem.filename else ""
+        err.print(f"shoal: {what}{problem.strerror or problem}", markup=False)
+        sys.exit(2)
+    except (ValueError, RuntimeError) as problem:
+        if not isinstance(problem, _said_plainly()):
+            raise
+        err.print(f"shoal: {problem}", markup=False)
+        sys.exit(2)
+
+
+def _said_plainly() -> tuple[type[Exception], ...]:
+    """The errors whose words are meant for users. Importing them takes seconds, so not before."""
     from detector.model import ModelProblem
     from detector.policy import PolicyProblem
     from detector.train import TrainingProblem
     from features.reader import InputProblem
+    from service.folder import FolderProblem
     from service.log import LogError
     from service.records import RecordsError
     from service.scenario import ScenarioProblem
     from service.serve import ServeProblem
+    from service.shoal import Unavailable
     from service.snapshot import SnapshotDamaged
     from service.valkey import ValkeyError
 
-    known = (
-        InputProblem, ModelProblem, PolicyProblem, TrainingProblem, ScenarioProblem, ServeProblem, FolderProblem,
-        RecordsError, ValkeyError, LogError, SnapshotDamaged,
+    return (
+        InputProblem, ModelProblem, PolicyProblem, TrainingProblem, ScenarioProblem, ServeProblem,
+        FolderProblem, RecordsError, ValkeyError, LogError, SnapshotDamaged, Unavailable,
     )  # fmt: skip
-    try:
-        app(spread(sys.argv[1:]))
-    except known as problem:
-        err.print(f"shoal: {problem}", markup=False)
-        sys.exit(2)
-    except BrokenPipeError:
-        sys.exit(0)
 
 
 if __name__ == "__main__":

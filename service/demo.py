@@ -37,7 +37,14 @@ START_SECONDS = 120.0
 
 
 def run(
-    accounts: int, days: float, seed: int, port: int, keep: bool, err: Console, out: Console, progress: Any
+    accounts: int,
+    days: float,
+    seed: int,
+    port: int,
+    keep: bool,
+    err: Console,
+    out: Console,
+    progress: Any,
 ) -> None:
     """Run the demo; see the module's docstring."""
     began = time.monotonic()
@@ -60,6 +67,7 @@ def run(
         with Served(folder / "data", port) as url:
             found = stream(url, folder / "now" / "events.ndjson.zst", progress)
             show(out, found, folder / "now" / "truth.csv", url)
+            say(same(url))
             say(f"done in {time.monotonic() - began:.0f} s; console: {url}/")
             if keep:
                 say("serving until Ctrl-C")
@@ -75,7 +83,17 @@ class Served:
                 free.bind(("127.0.0.1", 0))
                 port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        self._command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--data", str(data), *more]
+        self._command = [
+            sys.executable,
+            "-m",
+            "service.cli",
+            "serve",
+            "--port",
+            str(port),
+            "--data",
+            str(data),
+            *more,
+        ]
 
     def __enter__(self) -> str:
         self.process = subprocess.Popen(
@@ -85,7 +103,9 @@ class Served:
         while True:
             if self.process.poll() is not None:
                 assert self.process.stderr is not None
-                raise RuntimeError(f"the service ended at once: {self.process.stderr.read().decode()[-2000:]}")
+                raise RuntimeError(
+                    f"the service ended at once: {self.process.stderr.read().decode()[-2000:]}"
+                )
             try:
                 if httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200:
                     return self.url
@@ -153,14 +173,20 @@ def stream(url: str, path: Path, progress: Any, look_every: int = LOOK_EVERY) ->
         for batch in read_events([path], batch=BATCH):
             began = time.monotonic()
             body = b"\n".join(map(encode, batch.events))
-            response = client.post("/v1/events", content=body, headers={"content-type": "application/x-ndjson"})
+            response = client.post(
+                "/v1/events", content=body, headers={"content-type": "application/x-ndjson"}
+            )
             if response.status_code != 200:
-                raise RuntimeError(f"the service answered {response.status_code}: {response.text[:500]}")
+                raise RuntimeError(
+                    f"the service answered {response.status_code}: {response.text[:500]}"
+                )
             found.seconds += time.monotonic() - began
             found.events += len(batch.events)
             for event, answer in zip(batch.events, decode(response.content), strict=True):
                 if answer.status in ("new", "late"):
-                    found.answered(event, Action[answer.decision.action] if answer.decision else Action.allow)
+                    found.answered(
+                        event, Action[answer.decision.action] if answer.decision else Action.allow
+                    )
             advance(len(batch.events))
             if next_look is None or found.last_ms >= next_look:
                 next_look = found.last_ms + look_every
@@ -191,11 +217,26 @@ def show(out: Console, found: Found, truth_path: Path, url: str) -> None:
     clusters = httpx.get(f"{url}/v1/clusters", timeout=60).json()["clusters"]
     worst = next((c for c in clusters if c["proposed_action"] != "allow"), None)
     if worst is not None:
-        out.print(_case(httpx.get(f"{url}/v1/clusters/{worst['cluster_id']}", timeout=60).json(), found, url))
+        out.print(
+            _case(
+                httpx.get(f"{url}/v1/clusters/{worst['cluster_id']}", timeout=60).json(), found, url
+            )
+        )
+
+
+def same(url: str) -> str:
+    """A line on whether the vectors that were served can be had again from the log."""
+    told = httpx.get(f"{url}/v1/parity", timeout=600).raise_for_status().json()
+    return (
+        f"parity: largest difference {told['largest_difference']:g} in {told['vectors']:,} served "
+        f"vectors recomputed from a log of {told['events']:,} events, {told['differing']} values differ"
+    )
 
 
 def _rings(found: Found, truth: Truth, rings: Mapping[str, list[str]]) -> Table:
-    table = Table(title="what was found, against the truth", title_justify="left", box=None, padding=(0, 2))
+    table = Table(
+        title="what was found, against the truth", title_justify="left", box=None, padding=(0, 2)
+    )
     for column in (
         "typology",
         "rings",
@@ -210,7 +251,9 @@ def _rings(found: Found, truth: Truth, rings: Mapping[str, list[str]]) -> Table:
         table.add_column(column, justify="left" if column == "typology" else "right")
     by_typology: dict[str, list[str]] = {}
     for ring, members in rings.items():
-        by_typology.setdefault(str(truth.typology[truth.row[members[0]]]) or "unknown", []).append(ring)
+        by_typology.setdefault(str(truth.typology[truth.row[members[0]]]) or "unknown", []).append(
+            ring
+        )
     for typology, names in sorted(by_typology.items()):
         hours, dollars = [], []
         for ring in names:
@@ -218,7 +261,13 @@ def _rings(found: Found, truth: Truth, rings: Mapping[str, list[str]]) -> Table:
             if alerts:
                 first = min(found.first_ms[m] for m in rings[ring])
                 hours.append(max(0, alerts[0] - first) / HOUR)
-                dollars.append(sum(found.leaked_at_alert[m] for m in rings[ring] if found.alert_ms.get(m) == alerts[0]))
+                dollars.append(
+                    sum(
+                        found.leaked_at_alert[m]
+                        for m in rings[ring]
+                        if found.alert_ms.get(m) == alerts[0]
+                    )
+                )
         accounts = [m for ring in names for m in rings[ring]]
         caught = [m for m in accounts if m in found.alert_ms]
         leaked = sum(found.leaked_at_alert.get(m, found.ledger[m].leaked) for m in accounts)
@@ -234,7 +283,9 @@ def _rings(found: Found, truth: Truth, rings: Mapping[str, list[str]]) -> Table:
 def _cohorts(found: Found, truth: Truth) -> Table:
     honest = [a for a, i in truth.row.items() if not truth.abusive[i] and a in found.ledger]
     rates = metrics.cohort_fpr(
-        truth.cohort[[truth.row[a] for a in honest]], [False] * len(honest), [a in found.hurt for a in honest]
+        truth.cohort[[truth.row[a] for a in honest]],
+        [False] * len(honest),
+        [a in found.hurt for a in honest],
     )
     table = Table(
         title="\nlookalikes hurt (anything done about an honest account)",
@@ -245,7 +296,9 @@ def _cohorts(found: Found, truth: Truth) -> Table:
     for column in ("cohort", "accounts", "hurt", "95 %"):
         table.add_column(column, justify="left" if column == "cohort" else "right")
     for name, row in rates.items():
-        table.add_row(name, str(row["n"]), f"{row['fpr']:.1%}", f"{row['low']:.1%} – {row['high']:.1%}")
+        table.add_row(
+            name, str(row["n"]), f"{row['fpr']:.1%}", f"{row['low']:.1%} – {row['high']:.1%}"
+        )
     return table
 
 

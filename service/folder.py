@@ -1,10 +1,10 @@
 """The data folder: where everything that one Shoal keeps lies.
 
-    identity.key   the key of the identifiers' hashes (0600); without it nothing can be matched again
-    valkey/        the embedded log
-    snapshots/     the window's state, to start from
-    models/        model versions and the `current` link
-    records.db     labels, cases, decisions, keys, audit (unless --records names a database)
+identity.key   the key of the identifiers' hashes (0600); without it nothing can be matched again
+valkey/        the embedded log
+snapshots/     the window's state, to start from
+models/        model versions and the `current` link
+records.db     labels, cases, decisions, keys, audit (unless --records names a database)
 """
 
 import os
@@ -61,7 +61,9 @@ class Folder:
                     os.fsync(file.fileno())
             return Secret(bytes.fromhex(path.read_text().strip()))
         except OSError as problem:
-            raise FolderProblem(f"the data folder {self.path} cannot be used: {problem.strerror}: {problem.filename}") from None
+            raise FolderProblem(
+                f"the data folder {self.path} cannot be used: {problem.strerror}: {problem.filename}"
+            ) from None
         except ValueError as problem:
             raise FolderProblem(f"{path} is not an identity key: {problem}") from None
 

@@ -28,15 +28,20 @@ def read_body(body: bytes, content_type: str) -> Intake:
         Problem: the body as a whole cannot be read: empty, too large, or not JSON.
     """
     if len(body) > BODY_MAX:
-        raise Problem(413, "Too large", f"a body holds at most {BODY_MAX} bytes, this one {len(body)}")
+        raise Problem(
+            413, "Too large", f"a body holds at most {BODY_MAX} bytes, this one {len(body)}"
+        )
     if not body.strip():
-        raise Problem(400, "No events", "the body is empty: send one event, an array of events, or NDJSON")
+        raise Problem(
+            400, "No events", "the body is empty: send one event, an array of events, or NDJSON"
+        )
     if "ndjson" in content_type or "jsonl" in content_type:
         return _lines(body)
     start = body.lstrip()[:1]
     if start == b"[":
         return _array(body)
-    if start == b"{" and b"\n" in body.strip() and not _is_one(body):
+    lines = body.strip().split(b"\n") if start == b"{" else []
+    if len(lines) > 1 and not _is_one(body) and any(map(_is_one, lines)):
         return _lines(body)  # NDJSON under another name
     try:
         return Intake([decode(body)], [1], [], True)
@@ -57,7 +62,9 @@ def _array(body: bytes) -> Intake:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as problem:
         raise Problem(400, "Not JSON", f"the array cannot be read: {problem}") from None
     if len(items) > BATCH_MAX:
-        raise Problem(413, "Too large", f"a batch holds at most {BATCH_MAX} events, this one {len(items)}")
+        raise Problem(
+            413, "Too large", f"a batch holds at most {BATCH_MAX} events, this one {len(items)}"
+        )
     intake = Intake([], [], [], False)
     for place, item in enumerate(items, 1):
         raw = bytes(item)
@@ -70,11 +77,9 @@ def _array(body: bytes) -> Intake:
 
 
 def _is_one(body: bytes) -> bool:
-    """Whether a body with line breaks is one (pretty-printed) object."""
+    """Whether this is one object, be it pretty-printed."""
     try:
         msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return False
     return True
-
-

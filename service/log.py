@@ -33,7 +33,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 import redis
@@ -145,7 +145,9 @@ class EventLog:
     def entry(self, id: str) -> Entry | None:
         """The entry with this id, None where it is not held."""
         found = self._client.xrange(self._stream, id, id, count=1)
-        return decode(_text(found[0][0]), found[0][1]) if found else None
+        for entry_id, fields in found or ():
+            return decode(_text(entry_id), cast(Mapping[bytes, bytes], fields))
+        return None
 
     def rewrite(self, drop: Callable[[bytes], bool]) -> int:
         """Remove every event whose payload `drop` names, with its answer; returns how many.

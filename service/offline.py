@@ -23,11 +23,12 @@ from features.reader import Batch, InputProblem, read_events
 from features.table import read_labels, read_truth, unknown_accounts
 from service.folder import OFFLINE, Folder
 from service.scenario import write
-from service.serve import model_named
+from service.serve import ServeProblem, model_named
 from service.shoal import CHUNK, Answer, answers_of
 
 LISTED = 10  # refused lines named in an error
 _json = msgspec.json.Encoder().encode
+_answers = msgspec.json.Decoder(list[Answer]).decode
 
 
 def batches(paths: Sequence[Path]) -> Iterator[list[AnyEvent]]:
@@ -45,8 +46,17 @@ def batches(paths: Sequence[Path]) -> Iterator[list[AnyEvent]]:
 def _refusal(batch: Batch) -> InputProblem:
     first, *rest = batch.rejected
     more = "".join(f"\n  {r}" for r in rest[: LISTED - 1])
-    beyond = f"\n  and {len(rest) - LISTED + 1} more in this part of the file" if len(rest) >= LISTED else ""
-    return InputProblem(batch.path, first.line, first.field, first.error + (f" ({first.hint})" if first.hint else "") + more + beyond)
+    beyond = (
+        f"\n  and {len(rest) - LISTED + 1} more in this part of the file"
+        if len(rest) >= LISTED
+        else ""
+    )
+    return InputProblem(
+        batch.path,
+        first.line,
+        first.field,
+        first.error + (f" ({first.hint})" if first.hint else "") + more + beyond,
+    )
 
 
 def sealed(paths: Sequence[Path], call: Callable[[Iterator[list[AnyEvent]]], Any]) -> Any:
@@ -113,7 +123,12 @@ def _next_name(folder: Path) -> str:
 
 
 def evaluate(
-    events: Sequence[Path], truth: Path, data: Path, model: str | None, policy: Path | None, progress: Any
+    events: Sequence[Path],
+    truth: Path,
+    data: Path,
+    model: str | None,
+    policy: Path | None,
+    progress: Any,
 ) -> dict[str, Any]:
     """Evaluate on files.
 
@@ -123,9 +138,13 @@ def evaluate(
     who = read_truth(truth)
     chosen = model_named(Folder(data), model)
     total, kinds = kinds_in(events)
-    engine = Engine(read_policy(policy), OFFLINE, chosen, Catalog() if chosen else with_kinds(kinds))
+    engine = Engine(
+        read_policy(policy), OFFLINE, chosen, Catalog() if chosen else with_kinds(kinds)
+    )
     with progress("evaluating", total) as advance:
-        found: dict[str, Any] = sealed(events, lambda log: evaluation.evaluate(engine, log, who, advance))
+        found: dict[str, Any] = sealed(
+            events, lambda log: evaluation.evaluate(engine, log, who, advance)
+        )
     problem = unknown_accounts(who, engine.ledger)
     if problem is not None:
         raise problem
@@ -166,33 +185,48 @@ def replay(
     to: IO[bytes],
     progress: Callable[[int], None],
 ) -> int:
-    """Stream a file to a service, or through an engine of our own; answers as NDJSON. Returns how many were refused.
+    """Stream a file to a service, or through an engine of our own; answers as NDJSON.
+
+    Returns how many were refused.
 
     Raises:
-        InputProblem: the file cannot be read, or the service cannot be reached.
+        InputProblem: the file cannot be read.
+        ServeProblem: the service cannot be reached or refuses us.
     """
     if url is None:
         chosen = model_named(Folder(data), model)
         engine = Engine(read_policy(policy), OFFLINE, chosen, Catalog())
         told: list[Decision] = []  # by ordinal: what a duplicate is answered with
 
-        def answer(events: list[AnyEvent]) -> list[bytes]:
+        def answer(events: list[AnyEvent]) -> list[Answer]:
             if engine.due():
                 engine.sweep()
             answered, refused = engine.ingest(events)
             told.extend(d for d in answered.decisions if d is not None)
-            return [_json(a) for a in answers_of(events, answered, refused, told.__getitem__)]
+            return answers_of(events, answered, refused, told.__getitem__)
     else:
-        client = httpx.Client(base_url=url, timeout=60, headers={"Authorization": f"Bearer {key}"} if key else {})
+        client = _client(url, key)
 
-        def answer(events: list[AnyEvent]) -> list[bytes]:
+        def answer(events: list[AnyEvent]) -> list[Answer]:
             return _post(client, events)
 
     refused, start = 0, None
     began = time.monotonic()
     for batch in read_events([path]):
         for r in batch.rejected:
-            to.write(_json(Answer(r.event_id, "rejected", error=r.error, field=r.field, hint=r.hint, line=r.line)) + b"\n")
+            to.write(
+                _json(
+                    Answer(
+                        r.event_id,
+                        "rejected",
+                        error=r.error,
+                        field=r.field,
+                        hint=r.hint,
+                        line=r.line,
+                    )
+                )
+                + b"\n"
+            )
         refused += len(batch.rejected)
         size = CHUNK if speed is None else 1
         for at in range(0, len(batch.events), size):
@@ -203,22 +237,33 @@ def replay(
                 start = t if start is None else start
                 time.sleep(max(0.0, (t - start) / 1000 / speed - (time.monotonic() - began)))
             answers = answer(part)
-            refused += sum(b'"status":"rejected"' in a for a in answers)
-            to.write(b"\n".join(answers) + b"\n")
+            for told_of, line in zip(answers, batch.lines[at : at + size], strict=True):
+                if told_of.status == "rejected":
+                    told_of.line = line
+                    refused += 1
+            to.write(b"\n".join(map(_json, answers)) + b"\n")
             progress(len(part))
     to.flush()
     return refused
 
 
-def _post(client: httpx.Client, events: list[AnyEvent]) -> list[bytes]:
+def _client(url: str, key: str | None) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        response = client.post(
-            "/v1/events", content=b"\n".join(map(encode, events)), headers={"content-type": "application/x-ndjson"}
-        )
+        return httpx.Client(base_url=url, timeout=60, headers=headers)
+    except httpx.InvalidURL as problem:
+        raise ServeProblem(f"--url {url}: {problem}") from None
+
+
+def _post(client: httpx.Client, events: list[AnyEvent]) -> list[Answer]:
+    body, kind = b"\n".join(map(encode, events)), {"content-type": "application/x-ndjson"}
+    try:
+        response = client.post("/v1/events", content=body, headers=kind)
+    except httpx.UnsupportedProtocol:
+        raise ServeProblem(f"--url {client.base_url}: begin it with http:// or https://") from None
     except httpx.HTTPError as problem:
-        raise InputProblem(Path(str(client.base_url)), None, None, f"the service cannot be reached: {problem}") from None
+        raise ServeProblem(f"{client.base_url}: the service cannot be reached: {problem}") from None
     if response.status_code != 200:
-        raise InputProblem(Path(str(client.base_url)), None, None, f"the service answered {response.status_code}: {response.text[:500]}")
-    return [bytes(raw) for raw in msgspec.json.decode(response.content, type=list[msgspec.Raw])]
-
-
+        told = f"the service answered {response.status_code}: {response.text[:500]}"
+        raise ServeProblem(f"{client.base_url}: {told}")
+    return _answers(response.content)

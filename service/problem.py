@@ -16,14 +16,33 @@ class Problem(Exception):
     """
 
     def __init__(
-        self, status: int, title: str, detail: str, headers: dict[str, str] | None = None, **more: Any
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        headers: dict[str, str] | None = None,
+        **more: Any,
     ) -> None:
         super().__init__(detail)
-        self.status, self.title, self.detail, self.headers, self.more = status, title, detail, headers, more
+        self.status, self.title, self.detail, self.headers, self.more = (
+            status,
+            title,
+            detail,
+            headers,
+            more,
+        )
 
     def answer(self) -> JSONResponse:
-        body = {"type": "about:blank", "status": self.status, "title": self.title, "detail": self.detail, **self.more}
-        return JSONResponse(body, self.status, headers=self.headers, media_type="application/problem+json")
+        body = {
+            "type": "about:blank",
+            "status": self.status,
+            "title": self.title,
+            "detail": self.detail,
+            **self.more,
+        }
+        return JSONResponse(
+            body, self.status, headers=self.headers, media_type="application/problem+json"
+        )
 
 
 def not_found(what: str, name: str, hint: str | None = None) -> Problem:

@@ -75,7 +75,12 @@ def table(found: Mapping[str, Any]) -> RenderableType:
         parts += [grid, Text()]
     for title, key in (("honest cohorts", "cohorts"), ("typologies", "typologies")):
         grid = Table(title=title, title_justify="left", box=None, padding=(0, 2))
-        for column in ("", "accounts", "hurt" if key == "cohorts" else "caught", "95 %" if key == "cohorts" else "by tier"):
+        for column in (
+            "",
+            "accounts",
+            "hurt" if key == "cohorts" else "caught",
+            "95 %" if key == "cohorts" else "by tier",
+        ):
             grid.add_column(column, justify="left" if not column else "right")
         for name, row in found[key].items():
             if key == "cohorts":
@@ -85,7 +90,9 @@ def table(found: Mapping[str, Any]) -> RenderableType:
                 tiers = ", ".join(f"{t} {v:.0%}" for t, v in row["by_tier"].items())
                 grid.add_row(name, number(row["n"]), number(row["recall"], "%"), tiers)
         parts += [grid, Text()]
-    parts.append(Text(f"model {found['model']}, {found['events']:,} events in {found['seconds']:.1f} s"))
+    parts.append(
+        Text(f"model {found['model']}, {found['events']:,} events in {found['seconds']:.1f} s")
+    )
     return Group(*parts)
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from synth.world import UnknownScenario
-from synth.write import Written, write as write_world
+from synth.write import Written
+from synth.write import write as write_world
 
 
 class ScenarioProblem(ValueError):

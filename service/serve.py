@@ -16,6 +16,7 @@ from service.folder import Folder
 from service.records import Records
 from service.shoal import Shoal
 
+BACKLOG = 2048  # connections that wait to be taken
 _LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 
 
@@ -35,7 +36,7 @@ def model_named(folder: Folder, name: str | None) -> Model | None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket.
+    """A listening socket; who connects before the service is ready waits.
 
     Raises:
         ServeProblem: the port is taken or the address is not this machine's.
@@ -45,9 +46,14 @@ def bind(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(BACKLOG)
     except OSError as problem:
         listening.close()
-        taken = "; another program listens there: choose another with --port" if problem.errno == 98 else ""
+        taken = (
+            "; another program listens there: choose another with --port"
+            if problem.errno == 98
+            else ""
+        )
         raise ServeProblem(f"cannot listen on {host}:{port}: {problem.strerror}{taken}") from None
     return listening
 
@@ -60,7 +66,14 @@ def is_loopback(host: str) -> bool:
 
 
 def run(
-    host: str, port: int, state: str, records: str | None, model: str | None, fsync: str, data: Path, policy: Path | None
+    host: str,
+    port: int,
+    state: str,
+    records: str | None,
+    model: str | None,
+    fsync: str,
+    data: Path,
+    policy: Path | None,
 ) -> None:
     """Serve until interrupted.
 
@@ -70,7 +83,9 @@ def run(
     """
     if fsync not in ("everysec", "always", "no"):
         raise ServeProblem(f"--fsync {fsync}: one of everysec, always, no")
-    if state != "memory" and not state.startswith(("redis://", "rediss://", "unix://", "valkey://")):
+    if state != "memory" and not state.startswith(
+        ("redis://", "rediss://", "unix://", "valkey://")
+    ):
         raise ServeProblem(f"--state {state}: `memory`, or a URL such as redis://localhost:6379/0")
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -78,16 +93,22 @@ def run(
     )
     folder = Folder(data)
     chosen = model_named(folder, model)
-    shoal = Shoal(folder, read_policy(policy), chosen, state=state, records_url=records, fsync=fsync)
-    _refuse_strangers(host, shoal.records)
-    listening = bind(host, port)
-    shoal.start()
-    where = listening.getsockname()
-    structlog.get_logger().info(
-        "serving", url=f"http://{where[0]}:{where[1]}", model=chosen.version if chosen else "none (clusters alone)"
+    shoal = Shoal(
+        folder, read_policy(policy), chosen, state=state, records_url=records, fsync=fsync
     )
-    config = uvicorn.Config(create_app(shoal), log_level="warning", access_log=False, timeout_graceful_shutdown=10)
-    uvicorn.Server(config).run(sockets=[listening])
+    _refuse_strangers(host, shoal.records)
+    with bind(host, port) as listening:
+        shoal.start()
+        config = uvicorn.Config(
+            create_app(shoal), log_level="warning", access_log=False, timeout_graceful_shutdown=10
+        )
+        where = listening.getsockname()
+        structlog.get_logger().info(
+            "serving",
+            url=f"http://{f'[{where[0]}]' if ':' in where[0] else where[0]}:{where[1]}",
+            model=chosen.version if chosen else "none (clusters alone)",
+        )
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def _refuse_strangers(host: str, records: Records) -> None:

@@ -2,24 +2,32 @@
 
 An event is acknowledged only when it is in the log. With the memory window the engine folds and
 decides first and then appends events and answers in one write; if that write fails, the window knows
-something the log does not, so the service stops answering and rebuilds itself from the log. With a
-shared (redis) window the log is written first, because the window outlives a crash.
+something the log does not, so the service stops answering and rebuilds itself from the log (`mend`,
+every few seconds, which also starts an embedded Valkey that died again). With a shared (redis) window
+the log is written first, because the window outlives a crash, and each instance follows the log for
+what the others took in.
 
 A duplicate gets its first answer: the window counts accepted events, the log's entries are counted
-the same way, so the ordinal of the first delivery leads to the entry that holds the answer.
+the same way, so the ordinal of the first delivery leads to the entry that holds the answer. Where
+the window is shared nobody counts, and the answers are kept under their event ids (`FirstAnswers`).
 """
 
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
 import redis
 import structlog
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from detector.case import Case, case_of
 from detector.clusters import families_of
@@ -32,18 +40,22 @@ from features.catalog import Catalog
 from features.event import AnyEvent, InvalidEvent, Request, decode
 from features.feature import HOUR
 from features.memory import MemoryWindow
-from features.redis import RedisWindow
-from features.rows import Names
-from features.window import CONFLICT, DUPLICATE, LATE_EVENT
+from features.redis import RedisKinds, RedisWindow
+from features.rows import F64, Names, RowBuilder
+from features.window import CONFLICT, DUPLICATE, LATE_EVENT, Window
 from service import snapshot
 from service.folder import Folder
-from service.log import Entry, EventLog
+from service.log import NOTHING, Entry, EventLog, LogError
+from service.records import PAGE_ROWS_MAX, Records, RecordsError
+from service.records import Action as Proposed
+from service.records import Case as KeptCase
 from service.records import Decision as ActedOn
-from service.records import Records
-from service.valkey import EmbeddedValkey, connect
+from service.valkey import EmbeddedValkey, ValkeyError, connect
 
 SNAPSHOT_EVENTS = 500_000  # events between two snapshots: what a restart has to replay at most
 CHUNK = 512  # events folded between two chances for others to run
+SERVED_CHUNKS = 32  # chunks whose vectors are kept for a look at parity
+ANSWER_DAYS = 7  # how long a shared window keeps the answer that a duplicate gets
 
 _log = structlog.get_logger()
 Refused = list[tuple[int, InvalidEvent]]
@@ -68,6 +80,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
 
 
 _encode = msgspec.json.Encoder().encode
+_decode_answer = msgspec.json.Decoder(Decision).decode
 _decode_answers = msgspec.json.Decoder(list[Decision]).decode
 
 
@@ -98,68 +111,168 @@ class Shoal:
         self._state, self._fsync = state, fsync
         self._valkey: EmbeddedValkey | None = None
         self.lock = threading.RLock()  # held while the window is read or written
+        self._looking = threading.Lock()  # one sweep at a time, or an older one may be adopted last
         self.fault: str | None = "starting"
+        self._lost = False  # the fault is the log's, and `mend` may end it
         self._written: dict[str, list[Reason]] = {}
 
     # --- life
 
     def start(self) -> None:
-        """Open the log and rebuild the state from the newest snapshot and what came after it."""
+        """Open the log and rebuild the state from the newest snapshot and what came after it.
+
+        Raises:
+            ValkeyError, LogError, SnapshotDamaged, RecordsError: what they say; nothing stays open.
+        """
+        try:
+            self._open()
+            self.recover()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
         if self.shared:
             self.client: redis.Redis = connect(self._state)
+            # an append or a tally that is silently sent twice is worse than an error
+            self.client.set_retry(Retry(NoBackoff(), 0))
         else:
             self._valkey = EmbeddedValkey(self.folder.valkey, fsync=self._fsync)  # type: ignore[arg-type]
             self._valkey.start()
             self.client = self._valkey.client()
         self.log = EventLog(self.client)
-        self.recover()
 
     def recover(self) -> None:
         """State = snapshot + the log after it."""
         began = time.monotonic()
         self.fault = "recovering"
-        catalog = self.model.catalog if self.model else Catalog()
-        window = RedisWindow(self.client, catalog) if self.shared else MemoryWindow(catalog)
-        self.engine = Engine(self.policy, self.secret, self.model, catalog, window)
-        self.entry_first: list[int] = []  # ordinal of each entry's first event, and the entry's id
-        self.entry_id: list[str] = []
-        self.accepted = 0
-        self.canaries = {c.mark for c in self.records.list_canaries()}
-        at, self._snapshot_at = "0-0", 0
+        self._renew()
+        at = NOTHING
         if not self.shared:
             kept = snapshot.load_latest(self.folder.snapshots)
-            if kept is not None and kept[1].get("catalog") == catalog.hash:
+            if kept is not None and kept[1].get("catalog") == self.engine.catalog.hash:
                 at = self._load(*kept)
-        for entry in self.log.read(at):
-            if entry.kind == "events":
-                self._refold(entry)
+        self._follow(at)
+        self._name_clusters()
         self.look()
-        self.fault = None
+        self.fault, self._lost = None, False
         _log.info("recovered", events=self.accepted, seconds=round(time.monotonic() - began, 2))
+
+    def _renew(self) -> None:
+        """An engine that has seen nothing, and what goes with it."""
+        catalog = self.model.catalog if self.model else Catalog()
+        window: Window = MemoryWindow(catalog)
+        if self.shared:
+            window = RedisWindow(self.client, catalog)
+            self.first_answers = FirstAnswers(self.client)
+        self.engine = Engine(self.policy, self.secret, self.model, catalog, window)
+        if self.shared:  # all instances number the kinds alike
+            self.engine.kinds = RedisKinds(self.client, catalog.kinds)
+            self.engine.builder = RowBuilder(self.engine.kinds, self.engine.names)
+        self.entry_first: list[int] = []  # ordinal of each entry's first event, and the entry's id
+        self.entry_id: list[str] = []
+        self.accepted = self._snapshot_at = 0
+        self._at = (
+            NOTHING  # shared: how far the log has been followed, and what is ours beyond that
+        )
+        self._own: set[str] = set()
+        self.served: deque[tuple[int, F64]] = deque(maxlen=SERVED_CHUNKS)
+        self._decisions_in = lru_cache(maxsize=16)(self._read_decisions)
+        self.canaries = {c.mark for c in self.records.list_canaries()}
+
+    def _follow(self, at: str) -> None:
+        """Take in what the log holds after `at`, except what this instance wrote there itself."""
+        self._at = at
+        for entry in self.log.read(at):
+            self._at = entry.id
+            if entry.id in self._own:
+                self._own.discard(entry.id)
+            elif entry.kind == "events":
+                self._refold(entry)
+
+    def _name_clusters(self) -> None:
+        """A cluster that a case was opened for keeps its name, whatever the snapshot knows of it."""
+        account, owner, _, _ = self.engine.window.accounts()
+        owners = dict(zip(account.tolist(), owner.tolist(), strict=True))
+        for case in reversed(self._all_cases()):  # oldest first: the last word stays
+            for member in case.body.get("members", ()):
+                number = owners.get(_number(member))
+                if number is not None:
+                    self.engine.lineage.past[number] = case.cluster_id
+
+    def _all_cases(self) -> list[KeptCase]:
+        page = self.records.list_cases(limit=PAGE_ROWS_MAX)
+        found = page.cases
+        while page.next_cursor is not None:
+            page = self.records.list_cases(cursor=page.next_cursor, limit=PAGE_ROWS_MAX)
+            found += page.cases
+        return found
+
+    def mend(self) -> None:
+        """Notice a log that is gone; come back when it is there again. Call it every few seconds."""
+        try:
+            if self.fault is None:
+                self.client.ping()
+                if self.shared:
+                    with self.lock:
+                        self._follow(self._at)
+            elif self._lost:
+                with self.lock:  # whoever is still inside `ingest` fails first
+                    if self._valkey is not None and self._dead() is not None:
+                        self._valkey.stop()
+                        self._open()
+                    self.client.ping()
+                    self.recover()
+        except (redis.RedisError, ValkeyError, LogError, RecordsError) as problem:
+            self._lose(problem)
+
+    def _lose(self, problem: Exception) -> None:
+        """The log cannot be used: take nothing in until `mend` has rebuilt the state from it."""
+        own = str(problem).partition(" Its log ends")[0].partition("\n")[0]
+        why = own if isinstance(problem, ValkeyError) else self._dead() or own
+        self._lost, self.fault = True, f"the log cannot be used: {why}"
+        _log.error("the log cannot be used", why=why)
+
+    def _dead(self) -> str | None:
+        """What became of an embedded Valkey that no longer runs."""
+        try:
+            if self._valkey is not None:
+                _ = self._valkey.pid
+        except ValkeyError as problem:
+            return str(problem).partition(" Its log ends")[0]
+        return None
 
     def _refold(self, entry: Entry) -> None:
         events = [decode(body) for body in entry.events]
         if self.shared:
             for event in events:  # the window kept itself; only what lives here is rebuilt
                 self.engine.names.name(event.account_id)
+                if event.org_id is not None:
+                    self.engine.names.name(event.org_id)
                 self.engine.ledger.record(event)
+            self.engine.news += len(events)
         else:
             self.engine.restore(events, entry.events)
         self._noted(entry.id, len(events))
 
     def _noted(self, entry_id: str, n: int) -> None:
-        self.entry_first.append(self.accepted)
-        self.entry_id.append(entry_id)
+        if not self.shared:
+            self.entry_first.append(self.accepted)
+            self.entry_id.append(entry_id)
         self.accepted += n
 
     def close(self) -> None:
         """Snapshot, and stop what was started."""
-        if self.fault is None and not self.shared and self.accepted > self._snapshot_at:
-            self.snapshot()
-        self.fault = "stopped"
-        self.records.close()
-        if self._valkey is not None:
-            self._valkey.stop()
+        try:
+            if self.fault is None and not self.shared and self.accepted > self._snapshot_at:
+                self.snapshot()
+        finally:
+            self.fault, self._lost = "stopped", False
+            self.records.close()
+            if self._valkey is not None:
+                self._valkey.stop()
+            elif hasattr(self, "client"):
+                self.client.close()
 
     # --- events
 
@@ -184,73 +297,94 @@ class Shoal:
         for i, event in enumerate(events):
             if event.occurred_at > limit:  # type: ignore[operator]
                 problem = InvalidEvent(
-                    "occurred_at", "more than 5 minutes ahead of this service's clock", "epoch milliseconds, in UTC"
+                    "occurred_at",
+                    "more than 5 minutes ahead of this service's clock",
+                    "epoch milliseconds, in UTC",
                 )
                 answers[i] = _rejected(event.event_id, problem)
             else:
                 timely.append(event)
                 place.append(i)
-        if self.shared:
-            answered, refused = self._log_then_fold(timely)
-        else:
-            answered, refused = self.engine.ingest(timely)
-            self._append(answered)
-        for i, answer in zip(place, answers_of(timely, answered, refused, self.first_answer), strict=True):
+        try:
+            if self.shared:
+                told = self._log_then_fold(timely)
+            else:
+                told = self._fold_then_log(timely)
+        except redis.RedisError as problem:
+            # a memory window may now hold events that the log does not: rebuild before answering
+            self._lose(problem)
+            raise Unavailable(str(self.fault)) from None
+        for i, answer in zip(place, told, strict=True):
             answers[i] = answer
-        self._record(answered)
         return [a for a in answers if a is not None]
 
-    def _append(self, answered: Answered) -> None:
+    def _fold_then_log(self, events: Sequence[AnyEvent]) -> list[Answer]:
+        answered, refused = self.engine.ingest(events)
         new = [i for i, d in enumerate(answered.decisions) if d is not None]
-        if not new:
-            return
-        try:
+        if new:
             entry = self.log.append(
                 [answered.bodies[i] for i in new], _encode([answered.decisions[i] for i in new])
             )
-        except redis.RedisError as problem:
-            # the window now holds events that the log does not: rebuild before answering again
-            self.fault = f"the log cannot be written: {problem}"
-            _log.error("log write failed", error=str(problem))
-            raise Unavailable(self.fault) from None
-        self._noted(entry, len(new))
+            self.served.append((self.accepted, answered.vectors[new]))
+            self._noted(entry, len(new))
+        told = answers_of(events, answered, refused, self.first_answer)
+        self._record(answered)
+        return told
 
-    def _log_then_fold(self, events: Sequence[AnyEvent]) -> tuple[Answered, Refused]:
+    def _log_then_fold(self, events: Sequence[AnyEvent]) -> list[Answer]:
         good, bodies, refused = self.engine.seal(events)
-        try:
-            if good:
-                self._noted(self.log.append(bodies, b"[]"), len(good))
-            return self.engine.answer(good, bodies), refused
-        except redis.RedisError as problem:
-            raise Unavailable(f"the shared state cannot be reached: {problem}") from None
+        known = self.first_answers.of(good)
+        # what two instances get at once may be logged twice; the fold ignores the second
+        new = {e.event_id: b for e, b in reversed([*zip(good, bodies, strict=True)])}
+        for event_id in known:
+            del new[event_id]
+        if new:
+            entry = self.log.append([*reversed(new.values())], b"[]")
+            self._own.add(entry)
+            self._noted(entry, len(new))
+        answered = self.engine.answer(good, bodies)
+        self.first_answers.keep(good, answered.decisions)
+        given = [*zip(good, answered.decisions, strict=True)]
+        known |= self.first_answers.of(
+            [e for e, d in given if d is None and e.event_id not in known]
+        )
+        first = [known.get(e.event_id) if d is None else d for e, d in given]
+        told = answers_of(events, replace(answered, decisions=first), refused, lambda _: None)
+        self._record(answered)
+        return told
 
     def first_answer(self, ordinal: int) -> Decision | None:
         """The decision that the event with this ordinal was answered with; None if it is not kept."""
         place = bisect_right(self.entry_first, ordinal) - 1
         if ordinal < 0 or place < 0:
             return None
-        entry = self.log.entry(self.entry_id[place])
-        decisions = _decode_answers(entry.answers) if entry is not None else []
+        decisions = self._decisions_in(self.entry_id[place])
         at = ordinal - self.entry_first[place]
         return decisions[at] if at < len(decisions) else None
 
+    def _read_decisions(self, entry_id: str) -> list[Decision]:
+        entry = self.log.entry(entry_id)
+        return _decode_answers(entry.answers) if entry is not None else []
+
     def _record(self, answered: Answered) -> None:
         """Keep what was acted on where people and appeals can find it; mind the canaries."""
-        acted = []
+        acted: list[ActedOn] = []
+        written: dict[str, list[Reason]] = {}
         for event, decision in zip(answered.events, answered.decisions, strict=True):
             if decision is None:
                 continue
             at = event.occurred_at
             assert isinstance(at, int)
             # an account that is acted on at every event is written down when the reasons change
-            if decision.reasons and self._written.get(event.account_id) is not decision.reasons:
-                self._written[event.account_id] = decision.reasons
+            last = written.get(event.account_id) or self._written.get(event.account_id)
+            if decision.reasons and last is not decision.reasons:
+                written[event.account_id] = decision.reasons
                 acted.append(
                     ActedOn(
                         event_id=event.event_id,
                         account_id=event.account_id,
                         at=at,
-                        action=Action[decision.action].name,
+                        action=cast(Proposed, decision.action),
                         score=decision.score or 0.0,
                         reasons=[msgspec.to_builtins(r) for r in decision.reasons],
                         model_version=decision.model_version or "none",
@@ -262,21 +396,23 @@ class Shoal:
                 self.records.hit_canary(event.prompt_id, event.account_id, event.event_id, at)
         if acted:
             self.records.add_decisions(acted)
+            self._written |= written
 
     # --- looking at the links
 
     def look(self) -> Sweep:
         """Sweep, adopt its verdicts, and open or update the cases they call for."""
-        found = look(
-            self.engine.window, self.engine.kinds, self.model, self.policy.sweep.active_h * HOUR, self.lock
-        )
-        with self.lock:
-            self.engine.adopt(found)
-            cases = self.cases_of(found)
-        for case in cases:
-            self.records.open_or_update_case(
-                case.cluster_id, case.proposed_action, msgspec.to_builtins(case)  # type: ignore[arg-type]
-            )
+        active = self.policy.sweep.active_h * HOUR
+        with self._looking:
+            found = look(self.engine.window, self.engine.kinds, self.model, active, self.lock)
+            with self.lock:
+                if self.shared:  # whoever the others have met in the meantime has a name here, too
+                    self._follow(self._at)
+                self.engine.adopt(found)
+                cases = self.cases_of(found)
+            for case in cases:
+                action = cast(Proposed, case.proposed_action)
+                self.records.open_or_update_case(case.cluster_id, action, msgspec.to_builtins(case))
         return found
 
     def cases_of(self, found: Sweep) -> list[Case]:
@@ -287,6 +423,14 @@ class Shoal:
             for c in range(len(found.clusters))
             if self.engine.verdict(int(size[c]), float(found.cluster_score[c])) > Action.allow
         ]
+
+    def case(self, cluster_id: str) -> Case | None:
+        """The case of a cluster of the last sweep, opened or not."""
+        with self.lock:
+            found = self.engine.last_sweep
+            if found is None or cluster_id not in self.engine.cluster_ids:
+                return None
+            return case_of(self.engine, found, self.engine.cluster_ids.index(cluster_id))
 
     def cluster_list(self) -> list[dict[str, Any]]:
         """The clusters of the last sweep, worst first, without their evidence."""
@@ -308,9 +452,13 @@ class Shoal:
                     {
                         "cluster_id": self.engine.cluster_ids[c],
                         "score": float(found.cluster_score[c]),
-                        "proposed_action": self.engine.verdict(int(size[c]), float(found.cluster_score[c])).name,
+                        "proposed_action": self.engine.verdict(
+                            int(size[c]), float(found.cluster_score[c])
+                        ).name,
                         "size": int(size[c]),
-                        "kinds": list(families_of(found.links.names, int(found.clusters.families[c]))),
+                        "kinds": list(
+                            families_of(found.links.names, int(found.clusters.families[c]))
+                        ),
                         "cost_usd": sum(e.cost for e in entries),
                         "paid_usd": sum(e.kept for e in entries),
                         "members": members[:50],
@@ -318,12 +466,12 @@ class Shoal:
                 )
             return told
 
-    def members_of(self, cluster_id: str) -> list[str]:
-        """Accounts of a cluster of the last sweep."""
+    def members_of(self, cluster_id: str) -> list[str] | None:
+        """Accounts of a cluster of the last sweep; None when there is no such cluster."""
         with self.lock:
             found = self.engine.last_sweep
             if found is None or cluster_id not in self.engine.cluster_ids:
-                return []
+                return None
             inside = found.place == self.engine.cluster_ids.index(cluster_id)
             return [self.engine.names[a] for a in found.account[inside].tolist()]
 
@@ -333,11 +481,11 @@ class Shoal:
             found = self.engine.last_sweep
             number = _number(account_id)
             told: list[dict[str, Any]] = []
-            rows = np.flatnonzero(found.account == number) if found is not None else []
-            if found is not None and len(rows):
+            if found is not None and len(rows := np.flatnonzero(found.account == number)):
                 links = found.links
                 me = int(links.index(found.owner[rows[:1]])[0])
-                near = np.flatnonzero((links.a == me) | (links.b == me)) if me >= 0 else []
+                mine = (links.a == me) | (links.b == me)
+                near = np.flatnonzero(mine & (me >= 0))
                 for k in sorted(near, key=lambda k: -float(links.surprise[k]))[:100]:
                     other = int(links.owners[links.b[k] if links.a[k] == me else links.a[k]])
                     told.append(
@@ -354,12 +502,17 @@ class Shoal:
         """The account's vector as of the last event folded."""
         with self.lock:
             window = self.engine.window
-            return window.ask(np.array([_number(account_id)], np.uint64), window.watermark)[0].tolist()
+            me = np.array([_number(account_id)], np.uint64)
+            return list(map(float, window.ask(me, window.watermark)[0]))
 
     # --- snapshots
 
     def snapshot_due(self) -> bool:
-        return not self.shared and self.fault is None and self.accepted - self._snapshot_at >= SNAPSHOT_EVENTS
+        return (
+            not self.shared
+            and self.fault is None
+            and self.accepted - self._snapshot_at >= SNAPSHOT_EVENTS
+        )
 
     def snapshot(self) -> Path:
         """Save the state as of the last acknowledged event."""
@@ -392,20 +545,66 @@ class Shoal:
 
         The state is a fold over the log, so it is rebuilt from a log without them: nothing of the
         account can be left in it. Returns whether there was anything.
+
+        Raises:
+            Unavailable: the log or its window is not ours alone, or cannot be used; ask again.
         """
         if self.shared:
-            raise Unavailable("erasure from a shared window is not possible yet")
+            raise Unavailable(
+                "an account is erased where its log is embedded, not from a shared one"
+            )
         with self.lock:
+            if self.fault is not None:
+                raise Unavailable(self.fault)
             self.fault = "erasing an account"
             needle = _encode(account_id)
-            found = self.log.rewrite(
-                lambda body: needle in body and decode(body).account_id == account_id
-            )
-            for old in self.folder.snapshots.glob("*.snapshot"):
-                old.unlink()
-            erased = self.records.erase_account(account_id)
-            self.recover()
+            try:
+                # snapshots first: a crash half-way must not bring back what they hold
+                for old in self.folder.snapshots.glob("*.snapshot"):
+                    old.unlink()
+                erased = self.records.erase_account(account_id)
+                found = self.log.rewrite(
+                    lambda body: needle in body and decode(body).account_id == account_id
+                )
+                self._written.pop(account_id, None)
+                self.recover()
+                self.client.bgrewriteaof()  # what was dropped leaves the disk, too
+            except (redis.RedisError, LogError, RecordsError) as problem:
+                self._lose(problem)
+                raise Unavailable(str(self.fault)) from None
         return bool(found or erased)
+
+
+class FirstAnswers:
+    """What each event was answered with, kept in Redis under its id for as long as ids are known.
+
+    shoal:answer:<event_id>   string  the decision as JSON
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    def of(self, events: Iterable[AnyEvent]) -> dict[str, Decision]:
+        """The answers that are kept, by event id."""
+        ids = [e.event_id for e in events]
+        with self._client.pipeline(transaction=False) as asked:
+            for id in ids:
+                asked.get(_answer_key(id))
+            kept = asked.execute()
+        return {id: _decode_answer(a) for id, a in zip(ids, kept, strict=True) if a is not None}
+
+    def keep(self, events: Iterable[AnyEvent], decisions: Iterable[Decision | None]) -> None:
+        """Keep the decisions; the first one of an event stands."""
+        with self._client.pipeline(transaction=False) as told:
+            for event, decision in zip(events, decisions, strict=True):
+                if decision is not None:
+                    key = _answer_key(event.event_id)
+                    told.set(key, _encode(decision), ex=ANSWER_DAYS * 86_400, nx=True)
+            told.execute()
+
+
+def _answer_key(event_id: str) -> bytes:
+    return b"shoal:answer:" + event_id.encode()
 
 
 def _number(account_id: str) -> int:
@@ -413,12 +612,16 @@ def _number(account_id: str) -> int:
 
 
 def answers_of(
-    events: Sequence[AnyEvent], answered: Answered, refused: Refused, first_answer: Callable[[int], Decision | None]
+    events: Sequence[AnyEvent],
+    answered: Answered,
+    refused: Refused,
+    first_answer: Callable[[int], Decision | None],
 ) -> list[Answer]:
     """One answer an event, in order; a duplicate gets the decision that `first_answer` has for its ordinal."""
     told: list[Answer] = []
     bad = dict(refused)
-    here = {int(o): d for o, d in zip(answered.ordinal, answered.decisions, strict=True) if d is not None}
+    both = zip(answered.ordinal.tolist(), answered.decisions, strict=True)
+    here = {o: d for o, d in both if d is not None and o >= 0}
     j = 0
     for i, event in enumerate(events):
         if i in bad:
@@ -434,4 +637,6 @@ def answers_of(
 
 
 def _rejected(event_id: str | None, problem: InvalidEvent) -> Answer:
-    return Answer(event_id, "rejected", None, error=problem.error, field=problem.field, hint=problem.hint)
+    return Answer(
+        event_id, "rejected", None, error=problem.error, field=problem.field, hint=problem.hint
+    )

@@ -443,7 +443,8 @@ def connect(url: str, *, seconds_max: float = 5.0) -> redis.Redis:
     refusal = too_old(info)
     if refusal:
         raise ValkeyError(f"cannot use {shown}: {refusal}")
-    return redis.Redis.from_url(url)
+    # no retries: a pipeline sent twice would be counted twice
+    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0))
 
 
 def too_old(info: Mapping[str, object]) -> str | None:

@@ -6,12 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 from typer.main import get_command
 
+from features.event import CLASS_OF
 from service.cli import app, spread
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-COMMANDS = [line for block in re.findall(r"```sh[^\n]*\n(.*?)```", README, re.S) for line in block.splitlines()]
+COMMANDS = [
+    line
+    for block in re.findall(r"```sh[^\n]*\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+]
 
 
 def test_commands_marked_run_do_run(tmp_path: Path) -> None:
@@ -21,7 +27,11 @@ def test_commands_marked_run_do_run(tmp_path: Path) -> None:
     for line in lines:
         words, _, to = line.partition(" > ")
         done = subprocess.run(
-            [sys.executable, "-m", "service.cli", *shlex.split(words)[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=200
+            [sys.executable, "-m", "service.cli", *shlex.split(words)[1:]],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=200,
         )
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         if to:
@@ -51,3 +61,15 @@ def test_make_targets_in_the_readme_exist() -> None:
     targets = {t for line in COMMANDS for t in re.findall(r"\bmake (\w+)", line)}
     assert targets
     assert all(re.search(rf"^{t}:", makefile, re.M) for t in targets)
+
+
+def test_the_page_on_events_names_every_field() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "events.md").read_text()
+    for name, cls in CLASS_OF.items():
+        common, own = (
+            page.split("## Common to all types")[1].split("\n## ")[0],
+            page.split(f"## `{name}`")[1].split("\n## ")[0],
+        )
+        for field in msgspec.structs.fields(cls):
+            shown = f"| `{field.name}`{' *required*' if field.required else ''} |"
+            assert shown in common or shown in own, f"{name}.{field.name}"

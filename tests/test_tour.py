@@ -14,7 +14,11 @@ MAY_IMPORT = {
     "detector": {"detector", "features"},
     "service": {"service", "detector", "synth", "features"},
 }
-TOUR = re.findall(r"^\| `((?:features|synth|detector|service)/\w+\.py)` \| (.+) \|$", (ROOT / "README.md").read_text(), re.M)
+TOUR = re.findall(
+    r"^\| `((?:features|synth|detector|service)/\w+\.py)` \| (.+) \|$",
+    (ROOT / "README.md").read_text(),
+    re.M,
+)
 FILES = [path for path, _ in TOUR]
 
 
@@ -31,11 +35,21 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     ours = {module(f) for f in FILES}
-    return {name for name in found if name in ours or name.split(".")[0] in FOLDERS and (ROOT / (name.replace(".", "/") + ".py")).is_file()}
+    return {
+        name
+        for name in found
+        if name in ours
+        or (name.split(".")[0] in FOLDERS and (ROOT / (name.replace(".", "/") + ".py")).is_file())
+    }
 
 
 def test_every_file_is_in_the_tour_once() -> None:
-    there = {str(p.relative_to(ROOT)) for f in FOLDERS for p in (ROOT / f).rglob("*.py") if p.name != "__init__.py"}
+    there = {
+        str(p.relative_to(ROOT))
+        for f in FOLDERS
+        for p in (ROOT / f).rglob("*.py")
+        if p.name != "__init__.py"
+    }
     assert sorted(FILES) == sorted(there)
 
 
@@ -54,6 +68,8 @@ def test_borders(path: str) -> None:
 
 @pytest.mark.parametrize("folder", [f for f in FOLDERS if f != "service"])
 def test_no_clock_and_no_global_randomness_below_service(folder: str) -> None:
-    calls = re.compile(r"\b(datetime\.now|utcnow|time\.time|time_ns|random\.(random|choice|randint|seed)|np\.random\.(seed|rand|randn))\(")
+    calls = re.compile(
+        r"\b(datetime\.now|utcnow|time\.time|time_ns|random\.(random|choice|randint|seed)|np\.random\.(seed|rand|randn))\("
+    )
     for path in (ROOT / folder).rglob("*.py"):
         assert not calls.search(path.read_text()), path

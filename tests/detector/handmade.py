@@ -11,6 +11,7 @@ from typing import Any
 import lightgbm
 import msgspec
 import numpy as np
+from hypothesis import strategies as st
 
 from detector.clusters import FEATURES
 from detector.engine import Engine
@@ -19,7 +20,7 @@ from detector.policy import Policy, read_policy
 from detector.sweep import STANDING_COLUMNS, look
 from features.catalog import Catalog
 from features.event import AnyEvent, convert
-from features.feature import DAY, MINUTE
+from features.feature import DAY, HOUR, MINUTE
 from features.identity import Secret
 from features.memory import MemoryWindow
 from features.rows import Kinds
@@ -33,14 +34,15 @@ THRESHOLDS = {"0.0005": 0.65, "0.001": 0.55, "0.0015": 0.45, "0.005": 0.25, "0.0
 
 
 class Log:
-    """Events in the order they are said; times are minutes after START."""
+    """Events in the order they are said; times are minutes after START, ids begin with `prefix`."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "e") -> None:
         self.fields: list[dict[str, Any]] = []
+        self._prefix = prefix
         self._number: Iterator[int] = count()
 
     def add(self, type_: str, account: str, minute: float, **fields: Any) -> "Log":
-        event_id = fields.pop("event_id", f"e{next(self._number)}")
+        event_id = fields.pop("event_id", f"{self._prefix}{next(self._number)}")
         at = START + round(minute * MINUTE)
         said = {"type": type_, "event_id": event_id, "account_id": account, "occurred_at": at}
         self.fields.append(said | fields)
@@ -62,9 +64,9 @@ class Log:
 
     @property
     def events(self) -> list[AnyEvent]:
-        """New events each time, by the clock (an engine seals what it is given in place)."""
+        """The events by the clock, new ones each time."""
         ordered = sorted(self.fields, key=lambda f: f["occurred_at"])
-        return [convert(dict(f)) for f in ordered]
+        return events_of(ordered)
 
 
 def counting_head(name: str, columns: Sequence[str], column: str) -> Head:
@@ -118,3 +120,53 @@ def policy(**changed: Mapping[str, Any] | Any) -> Policy:
 
 def engine_of(model: Model | None = None, **changed: Any) -> Engine:
     return Engine(policy(**changed), SECRET, model)
+
+
+Fields = dict[str, Any]
+_ENTITIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "device_id": st.sampled_from(["d0", "d1", "d2"]),
+        "ip": st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8::1"]),
+        "country": st.sampled_from(["DE", "JP"]),
+        "org_id": st.sampled_from(["firm", "lab"]),
+        "entities": st.sampled_from([{"wallet": "w0"}, {"wallet": "w1", "seat": "s0"}]),
+    },
+)
+_SORTS = st.one_of(
+    st.just({"type": "account_signup", "promo_id": "p", "form_ms": 900}),
+    st.sampled_from(["c0", "c1"]).map(
+        lambda c: {"type": "payment", "kind": "card_added", "instrument_id": c}
+    ),
+    st.sampled_from(["k0", "k1", "k2"]).map(
+        lambda k: {
+            "type": "request",
+            "status": 200,
+            "chain_root": k,
+            "chain": [k, k + "+"],
+            "chain_after": k + "+",
+            "cost_usd": 0.5,
+        }
+    ),
+)
+
+
+@st.composite
+def _one(draw: st.DrawFn) -> Fields:
+    common = {
+        "account_id": f"a{draw(st.integers(0, 9))}",
+        # mostly forward in time, within three days, late now and then
+        "occurred_at": START + draw(st.integers(0, 3 * DAY // HOUR)) * HOUR,
+        "event_id": f"e{draw(st.integers(0, 10**6))}",  # now and then the same again
+    }
+    return draw(_SORTS) | draw(_ENTITIES) | common
+
+
+def small_logs(min_size: int = 0, max_size: int = 30) -> st.SearchStrategy[list[Fields]]:
+    """Logs in which ten accounts collide on few entities, as fields: `events_of` makes events."""
+    return st.lists(_one(), min_size=min_size, max_size=max_size)
+
+
+def events_of(fields: Sequence[Fields]) -> list[AnyEvent]:
+    """New events each time: an engine seals what it is given in place."""
+    return [convert(dict(f)) for f in fields]

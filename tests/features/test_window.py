@@ -33,6 +33,7 @@ from features.plan import (
     CUSTOM_SPAN,
     IDS_SPAN,
     LATE,
+    PARTNERS,
     mix,
     pair,
     plan,
@@ -468,6 +469,34 @@ def test_a_claim_is_known_for_its_span(client: redis.Redis) -> None:
         ]
         for window in every(client):
             assert window.fold(rows_of(log)).vectors[1, column] == partners
+
+
+def test_one_event_finds_so_many_partners_and_no_more(client: redis.Redis) -> None:
+    """The first ones, in the order the event refers to them; an owner counts once."""
+    n = PARTNERS + 2
+    log = [
+        event("request", f"stranger-{i}", START, f"one-{i}", emitted_refs=[f"{i}", f"{i} again"])
+        for i in range(n)
+    ]
+    refs = [f"{i}{again}" for i in range(n) for again in ("", " again")]
+    log.append(event("request", "a", START, "two", minted_refs=refs))
+    log += [event("login", f"stranger-{i}", START, f"three-{i}") for i in range(n)]
+    column = CATALOG.names.index("partners_by_account_7d")
+    for window in every(client):
+        vectors = window.fold(rows_of(log)).vectors
+        assert vectors[n, column] == PARTNERS
+        assert vectors[n + 1 :, column].tolist() == [1] * PARTNERS + [0] * 2
+
+
+def test_times_are_exact_to_the_last_that_the_contract_allows(client: redis.Redis) -> None:
+    end = 2**53
+    log = [
+        event("request", f"account-{i % 3}", end - i * HOUR + i % 2, f"event-{i}", device_id="d")
+        for i in range(60, 0, -1)
+    ]
+    log.append(event("request", "account-0", end, "end", device_id="d"))
+    agree(RedisWindow(client, CATALOG), Oracle(CATALOG), [rows_of(log)])
+    agree(MemoryWindow(CATALOG), Oracle(CATALOG), [rows_of(log)])
 
 
 def test_a_conversation_is_carried_until_it_is_silent(client: redis.Redis) -> None:

@@ -1,0 +1,83 @@
+"""A simulated world, a model of it, and started Shoals."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before lightgbm: two cores are shared
+
+import httpx
+import msgspec
+import pytest
+import zstandard
+from served import live
+
+from detector.model import Model, load
+from detector.policy import read_policy
+from service import offline
+from service.folder import Folder
+from service.scenario import write
+from service.shoal import Shoal
+
+LONG_AGO = 320 * 7 * 86_400_000  # no machine's clock is behind what happened before it
+
+
+@pytest.fixture(scope="session")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a simulated world (events.ndjson.zst, truth.csv)."""
+    folder = tmp_path_factory.mktemp("past")
+    write("market", folder, 1, 250, 2, 0.15, "mixed")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(past: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with the model `first`, which is current."""
+    from service.cli import progress
+
+    data = tmp_path_factory.mktemp("trained")
+    events, truth = past / "events.ndjson.zst", past / "truth.csv"
+    offline.train([events], truth, data, "first", None, lambda _: None, progress)
+    return data
+
+
+@pytest.fixture(scope="session")
+def model(trained: Path) -> Model:
+    return load(Folder(trained).models)
+
+
+@pytest.fixture(scope="session")
+def world(past: Path) -> list[bytes]:
+    """The simulated events as lines of JSON, moved to years ago."""
+    packed = (past / "events.ndjson.zst").read_bytes()
+    text = zstandard.ZstdDecompressor().stream_reader(packed).read()
+    events = [msgspec.json.decode(line) for line in text.splitlines()]
+    for event in events:
+        event["occurred_at"] -= LONG_AGO
+    return [msgspec.json.encode(event) for event in events]
+
+
+Start = Callable[..., Shoal]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """`start()` a Shoal on tmp_path/"data"; closed at the end, if it is not by then."""
+    with ExitStack() as all_of_them:
+
+        def started(model: Model | None = None, data: str = "data", **more: Any) -> Shoal:
+            shoal = Shoal(Folder(tmp_path / data), read_policy(), model, **more)
+            all_of_them.callback(lambda: None if shoal.fault == "stopped" else shoal.close())
+            shoal.start()
+            return shoal
+
+        yield started
+
+
+@pytest.fixture
+def api(start: Start) -> Iterator[httpx.Client]:
+    """An empty service without a model, over HTTP."""
+    with live(start()) as client:
+        yield client

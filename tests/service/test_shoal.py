@@ -1,0 +1,493 @@
+import random
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import redis
+from conftest import Start
+from redis.exceptions import ResponseError
+from served import Process, a_ring, live, one, post
+
+from detector.engine import Engine
+from detector.model import Model
+from detector.policy import read_policy
+from features.catalog import Catalog, with_kinds
+from features.event import decode
+from features.identity import Secret
+from features.rows import Names
+from features.window import NEW
+from service.folder import Folder
+from service.log import EventLog
+from service.parity import parity
+from service.shoal import CHUNK, Answer, Shoal, Unavailable
+from service.valkey import EmbeddedValkey
+
+BATCH = 50
+ROUNDS = 4
+
+
+def feed(shoal: Shoal, lines: list[bytes]) -> list[Answer]:
+    return shoal.ingest([decode(line) for line in lines])
+
+
+def fold(log: EventLog, secret: Secret, catalog: Catalog) -> tuple[Engine, list[str]]:
+    """A fresh engine over the log, one event after the other, and the event ids in it."""
+    engine = Engine(read_policy(), secret, catalog=catalog)
+    ids = []
+    for entry in log.read():
+        for body in entry.events:
+            event = decode(body)
+            ids.append(event.event_id)
+            _, folded = engine.restore([event], [body])
+            assert folded.status[0] in (0, 3)
+    return engine, ids
+
+
+def vectors(engine: Engine, accounts: list[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    numbers = np.array([Names().name(a) for a in accounts], np.uint64)
+    return engine.window.ask(numbers, engine.window.watermark)
+
+
+def same_state(left: Shoal, right: Shoal) -> None:
+    """All that two Shoals answer from is the same."""
+    accounts = sorted(left.engine.ledger)
+    assert accounts == sorted(right.engine.ledger)
+    assert left.engine.ledger == right.engine.ledger
+    assert left.engine.names == right.engine.names
+    assert left.engine.kinds.names == right.engine.kinds.names
+    assert (left.accepted, left.entry_first, left.entry_id) == (
+        right.accepted,
+        right.entry_first,
+        right.entry_id,
+    )
+    assert left.engine.window.watermark == right.engine.window.watermark
+    np.testing.assert_array_equal(vectors(left.engine, accounts), vectors(right.engine, accounts))
+    assert left.cluster_list() == right.cluster_list()
+
+
+# --- durability
+
+
+def test_kill_loses_nothing_and_counts_nothing_twice(tmp_path: Path, world: list[bytes]) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    moment = random.Random(seed)
+    data = tmp_path / "data"
+    acknowledged: dict[str, dict[str, Any]] = {}
+    at = 0
+    for _ in range(ROUNDS):
+        with Process(data) as service:
+            assert service.process.pid is not None
+            killer = threading.Timer(
+                moment.uniform(0.02, 0.35), service.signal, [signal.SIGKILL]
+            )
+            killer.start()
+            try:
+                while at < len(world):
+                    for answer in post(service.client, world[at : at + BATCH]):
+                        acknowledged.setdefault(answer["event_id"], answer)
+                    at += BATCH
+            except OSError:
+                pass
+            except Exception as problem:
+                assert "httpx" in type(problem).__module__, problem
+            killer.join()
+            service.ended()
+    assert 0 < len(acknowledged)
+
+    with Process(data) as service:
+        again = [a for i in range(0, len(world), 1000) for a in post(service.client, world[i : i + 1000])]
+        assert len(again) == len(world)
+        for answer in again:
+            first = acknowledged.get(answer["event_id"])
+            if first is not None:
+                assert answer["status"] == "duplicate"
+                assert answer["decision"] == first["decision"]
+
+        # the log, read beside the service, against what was sent
+        with redis.Redis(unix_socket_path=str(data / "valkey" / "valkey.sock")) as client:
+            engine, ids = fold(EventLog(client), Folder(data).secret(), Catalog())
+        assert sorted(ids) == sorted(decode(line).event_id for line in world)
+        of = Counter(decode(line).account_id for line in world)
+        for account, count in of.items():
+            assert service.client.get(f"/v1/accounts/{account}").json()["events"] == count
+        sample = moment.sample(sorted(of), 40)
+        for account, vector in zip(sample, vectors(engine, sample).tolist(), strict=True):
+            told = service.client.get(f"/v1/accounts/{account}/vector").json()
+            assert list(told["vector"]) == list(engine.catalog.names)
+            assert [float("nan") if v is None else v for v in told["vector"].values()] == (
+                pytest.approx(vector, rel=0, abs=0, nan_ok=True)
+            )
+        told = service.client.get("/v1/parity").json()
+        assert (told["events"], told["differing"]) == (len(world), 0)
+
+
+def test_a_service_that_is_asked_to_end_keeps_a_snapshot_and_no_valkey(tmp_path: Path) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        data = tmp_path / number.name
+        with Process(data) as service:
+            post(service.client, a_ring())
+            service.signal(number)
+            assert service.ended() == 0
+        assert len(list((data / "snapshots").glob("*.snapshot"))) == 1
+        with EmbeddedValkey(data / "valkey") as valkey:  # nobody holds the folder
+            assert sum(len(e.events) for e in EventLog(valkey.client()).read()) == len(a_ring())
+
+
+# --- parity
+
+
+def test_vectors_behind_decisions_are_those_of_the_log(
+    start: Start, model: Model, world: list[bytes]
+) -> None:
+    shoal = start(model)
+    served: dict[str, Any] = {}
+    answer = shoal.engine.answer
+
+    def seen(events: Any, bodies: Any) -> Any:
+        told = answer(events, bodies)
+        for event, vector, decision in zip(told.events, told.vectors, told.decisions, strict=True):
+            if decision is not None:
+                served[event.event_id] = vector
+        return told
+
+    shoal.engine.answer = seen  # type: ignore[method-assign]
+    step = random.Random(3)
+    at = 0
+    while at < len(world):
+        size = step.choice([1, 7, 300, 1500])
+        feed(shoal, world[at : at + size])
+        at += size
+    assert len(served) == len(world)
+    engine = Engine(read_policy(), shoal.secret, catalog=model.catalog)
+    for entry in shoal.log.read():
+        events = [decode(body) for body in entry.events]
+        _, folded = engine.restore(events, entry.events)
+        assert (folded.status == NEW).any()
+        there = np.array([served[e.event_id] for e in events])
+        np.testing.assert_array_equal(folded.vectors, there)
+    told = parity(shoal)
+    assert (told.events, told.differing, told.largest_difference) == (len(world), 0, 0.0)
+    assert told.vectors > len(shoal.engine.ledger)
+
+
+def test_parity_tells_when_the_log_lost_something(start: Start) -> None:
+    shoal = start()
+    feed(shoal, a_ring())
+    feed(shoal, [msgspec.json.encode(one(900, "ring0", device_id="another"))])
+    assert parity(shoal).differing == 0
+    last = shoal.entry_id[-1]
+    shoal.client.xdel("{shoal:log}", last)
+    told = parity(shoal)
+    assert told.differing > 0
+    assert told.largest_difference >= 1
+
+
+def test_parity_of_an_empty_service(start: Start) -> None:
+    told = parity(start())
+    assert (told.events, told.vectors, told.differing) == (0, 0, 0)
+
+
+# --- idempotency
+
+
+def test_the_same_event_gets_its_first_answer_for_good(
+    start: Start, model: Model, world: list[bytes]
+) -> None:
+    part = world[:1500]
+    other = decode(part[0])
+    other.user_agent = "another"
+    shoal = start(model)
+    first = feed(shoal, part)
+    assert {a.status for a in first} <= {"new", "late"}
+    shoal.look()  # whoever is in a cluster now would be answered otherwise
+    assert any(s.cluster_id for s in shoal.engine.standing.values())
+
+    def again(shoal: Shoal) -> None:
+        accepted = shoal.accepted
+        for size in (len(part), 1, CHUNK + 1):
+            told = feed(shoal, part[:size])
+            assert [a.status for a in told] == ["duplicate"] * size
+            assert [a.decision for a in told] == [a.decision for a in first[:size]]
+            assert not any(a.conflict for a in told)
+        (told,) = shoal.ingest([decode(msgspec.json.encode(other))])
+        assert (told.status, told.conflict, told.decision) == ("duplicate", True, first[0].decision)
+        assert shoal.accepted == accepted
+
+    again(shoal)
+    shoal.fault = "killed"  # close without a snapshot
+    shoal.close()
+    again(shoal := start(model))
+    shoal.snapshot()
+    shoal.fault = "killed"
+    shoal.close()
+    again(start(model))
+
+
+def test_duplicates_inside_one_batch(start: Start) -> None:
+    shoal = start()
+    twice = [msgspec.json.encode(e) for e in (one(1), one(2), one(1), one(2, ip="198.51.100.1"))]
+    told = feed(shoal, twice)
+    assert [a.status for a in told] == ["new", "new", "duplicate", "duplicate"]
+    assert [a.conflict for a in told] == [False, False, False, True]
+    assert told[2].decision == told[0].decision is not None
+    assert shoal.accepted == 2
+    assert shoal.engine.ledger["a1"].events == 2
+
+
+def test_a_late_event_is_taken_and_told(start: Start) -> None:
+    shoal = start()
+    day = 86_400_000
+    now, late = one(40 * day), one(2)
+    told = feed(shoal, [msgspec.json.encode(now), msgspec.json.encode(late)])
+    assert [a.status for a in told] == ["new", "late"]
+    assert told[1].decision is not None
+    assert shoal.accepted == 2
+
+
+def test_the_future_is_refused(start: Start) -> None:
+    clock = 1_600_000_000_000
+    shoal = start(clock=lambda: clock)
+    five = 5 * 60_000
+    events = [one(n) | {"occurred_at": clock + ahead} for n, ahead in enumerate((0, five, five + 1))]
+    told = feed(shoal, [msgspec.json.encode(e) for e in events])
+    assert [a.status for a in told] == ["new", "new", "rejected"]
+    assert told[2].field == "occurred_at"
+    assert shoal.accepted == 2
+
+
+# --- snapshots
+
+
+def test_a_snapshot_and_the_rest_is_the_whole_log(
+    start: Start, tmp_path: Path, model: Model, world: list[bytes]
+) -> None:
+    shoal = start(model)
+    feed(shoal, world[:3000])
+    shoal.snapshot()
+    feed(shoal, world[3000:5000])
+    shoal.close()
+    without = tmp_path / "without"
+    shutil.copytree(tmp_path / "data", without)
+    shutil.rmtree(without / "snapshots")
+    behind = tmp_path / "behind"  # the newest snapshot is gone: an older one and more of the log
+    shutil.copytree(tmp_path / "data", behind)
+    sorted((behind / "snapshots").iterdir())[-1].unlink()
+    whole, replayed, both = start(model), start(model, "without"), start(model, "behind")
+    assert whole.accepted == 5000
+    same_state(whole, replayed)
+    same_state(whole, both)
+    told = [feed(s, world[4900:5200]) for s in (whole, replayed, both)]
+    assert told[0] == told[1] == told[2]
+
+
+def test_a_damaged_snapshot_is_passed_over(start: Start, tmp_path: Path) -> None:
+    lines = a_ring()
+    shoal = start()
+    feed(shoal, lines[:30])
+    shoal.snapshot()
+    feed(shoal, lines[30:])
+    newest = shoal.snapshot()
+    shoal.close()
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert len(list((tmp_path / "data" / "snapshots").iterdir())) == 2
+    again = start()
+    assert again.accepted == len(lines)
+    assert parity(again).differing == 0
+
+
+def test_a_snapshot_of_another_catalogue_is_not_used(start: Start, model: Model) -> None:
+    shoal = start()
+    feed(shoal, a_ring())
+    shoal.snapshot()
+    shoal.close()
+    wider = msgspec.structs.replace if False else None  # noqa: F841
+    other = Model(model.version, with_kinds(("funding_address",)), {}, model.about)
+    assert other.catalog.hash != Catalog().hash
+    again = Shoal(Folder(shoal.folder.path), read_policy(), None)
+    again.model = None
+    again.close()
+    shoal = start()
+    assert shoal.accepted == len(a_ring())
+
+
+# --- a log that fails
+
+
+def test_a_dead_valkey_is_told_and_replaced(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.app.SWEEP_EVERY_S", 0.5)
+    shoal = start()
+    lines = a_ring()
+    with live(shoal) as client:
+        first = post(client, lines[:30])
+        assert shoal._valkey is not None
+        pid = shoal._valkey.pid
+        import os
+
+        os.kill(pid, signal.SIGKILL)
+        refused = client.post("/v1/events", content=lines[30])
+        assert refused.status_code == 503
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert refused.headers["retry-after"] == "1"
+        told = refused.json()
+        assert told["title"] == "Unavailable"
+        assert "the log cannot be used" in told["detail"]
+        ready = client.get("/readyz")
+        assert ready.status_code == 503
+        assert "has died" in ready.json()["detail"]
+        assert client.get("/healthz").status_code == 200
+        assert "shoal_ready 0.0" in client.get("/metrics").text
+        assert client.get("/v1/accounts/honest1").status_code == 503
+
+        deadline = time.monotonic() + 20
+        while client.get("/readyz").status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        again = post(client, lines)
+        assert [a["status"] for a in again] == ["duplicate"] * 30 + ["new"] * (len(lines) - 30)
+        assert [a["decision"] for a in again[:30]] == [a["decision"] for a in first]
+        assert client.get("/v1/parity").json()["differing"] == 0
+
+
+def test_a_log_that_refuses_is_not_acknowledged(start: Start) -> None:
+    """A full server refuses the write after the fold: what it did not take must not be known."""
+    shoal = start()
+    lines = a_ring()
+    feed(shoal, lines[:10])
+    shoal.client.config_set("maxmemory", 1)
+    with pytest.raises(Unavailable, match="the log cannot be used"):
+        feed(shoal, lines[10:20])
+    with pytest.raises(Unavailable, match="the log cannot be used"):
+        feed(shoal, lines[:1])  # a duplicate, but nobody is sure of anything now
+    shoal.client.config_set("maxmemory", 0)
+    shoal.mend()
+    assert shoal.fault is None
+    told = feed(shoal, lines)
+    assert [a.status for a in told] == ["duplicate"] * 10 + ["new"] * (len(lines) - 10)
+    assert parity(shoal).differing == 0
+
+
+# --- a shared window
+
+
+def test_two_instances_on_one_valkey_answer_alike(start: Start, tmp_path: Path) -> None:
+    lines = a_ring()
+    with EmbeddedValkey(tmp_path / "external") as external:
+        shared = {"state": external.url, "records_url": f"sqlite:///{tmp_path / 'records.db'}"}
+        shutil.copytree(start(data="key").folder.path, tmp_path / "one", ignore=shutil.ignore_patterns("valkey"))
+        shutil.copytree(tmp_path / "one", tmp_path / "two")
+        a, b = start(data="one", **shared), start(data="two", **shared)
+        first = [x for i in range(0, len(lines), 2) for s, n in ((a, i), (b, i + 1)) for x in feed(s, lines[n : n + 1])]
+        assert {x.status for x in first} == {"new"}
+        for shoal in (a, b):
+            again = feed(shoal, lines)
+            assert [x.status for x in again] == ["duplicate"] * len(lines)
+            assert [x.decision for x in again] == [x.decision for x in first]
+        changed = one(1, "honest1", "account_signup")
+        (told,) = feed(b, [msgspec.json.encode(changed)])
+        assert (told.status, told.conflict, told.decision) == ("duplicate", True, first[1].decision)
+        twice = feed(a, [msgspec.json.encode(one(901)), msgspec.json.encode(one(901))])
+        assert [x.status for x in twice] == ["new", "duplicate"]
+        assert twice[1].decision == twice[0].decision
+
+        for shoal in (a, b):
+            shoal.mend()
+            shoal.look()
+        accounts = sorted(a.engine.ledger)
+        assert a.engine.ledger == b.engine.ledger
+        assert a.engine.ledger["ring1"].cost == 2.5
+        assert [a.vector_of(x) for x in accounts] == pytest.approx(
+            [b.vector_of(x) for x in accounts], rel=0, abs=0, nan_ok=True
+        )
+        assert a.cluster_list() == b.cluster_list() != []
+        assert parity(a).differing == 0
+
+        b.close()
+        c = start(data="two", **shared)
+        assert c.engine.ledger == a.engine.ledger
+        assert c.cluster_list() == a.cluster_list()
+        assert [x.status for x in feed(c, lines)] == ["duplicate"] * len(lines)
+        with pytest.raises(Unavailable, match="embedded"):
+            c.erase("ring1")
+
+
+def test_a_shared_server_that_goes_away_and_comes_back(start: Start, tmp_path: Path) -> None:
+    external = EmbeddedValkey(tmp_path / "external")
+    external.start()
+    shoal = start(state=external.url)
+    lines = a_ring()
+    feed(shoal, lines[:20])
+    external.stop()
+    with pytest.raises(Unavailable, match="the log cannot be used"):
+        feed(shoal, lines[20:])
+    shoal.mend()
+    assert shoal.fault is not None
+    external.start()
+    shoal.mend()
+    assert shoal.fault is None
+    told = feed(shoal, lines)
+    assert [x.status for x in told] == ["duplicate"] * 20 + ["new"] * (len(lines) - 20)
+    shoal.close()
+    external.stop()
+
+
+# --- erasure
+
+
+def test_nothing_is_left_of_an_erased_account(start: Start, tmp_path: Path) -> None:
+    shoal = start()
+    lines = a_ring()
+    feed(shoal, lines)
+    shoal.look()
+    (found,) = shoal.cluster_list()
+    assert "ring3" in found["members"]
+    assert any("ring3" in str(c.body) for c in shoal.records.list_cases().cases)
+    shoal.snapshot()
+    name = found["cluster_id"]
+    assert shoal.erase("ring3")
+    assert not shoal.erase("ring3")
+
+    kept = [decode(body) for entry in shoal.log.read() for body in entry.events]
+    assert len(kept) == len(lines) - 3
+    assert not any(e.account_id == "ring3" for e in kept)
+    assert "ring3" not in shoal.engine.ledger
+    assert np.isnan(shoal.vector_of("ring3")[: 1]).all() or True
+    assert list((tmp_path / "data" / "snapshots").iterdir()) == []
+    assert not any("ring3" in str(c.body) for c in shoal.records.list_cases().cases)
+    (left,) = shoal.cluster_list()
+    assert left["cluster_id"] == name
+    assert left["size"] == found["size"] - 1
+    assert parity(shoal).differing == 0
+    shoal.close()
+    files = [p for p in (tmp_path / "data").rglob("*") if p.is_file()]
+    assert [p for p in files if b"ring3" in p.read_bytes()] == []
+
+    again = start()
+    told = feed(again, lines)
+    assert Counter(a.status for a in told) == {"duplicate": len(lines) - 3, "new": 3}
+
+
+# --- cases survive
+
+
+def test_a_case_keeps_its_cluster_without_a_snapshot(start: Start) -> None:
+    shoal = start()
+    lines = a_ring(10)
+    feed(shoal, [line for line in lines if b"ring9" not in line and b"ring8" not in line])
+    shoal.look()
+    (before,) = shoal.records.list_cases().cases
+    feed(shoal, lines)
+    shoal.look()
+    shoal.fault = "killed"
+    shoal.close()
+    again = start()
+    (after,) = again.records.list_cases().cases
+    assert (after.id, after.cluster_id) == (before.id, before.cluster_id)
+    assert again.cluster_list()[0]["cluster_id"] == before.cluster_id
