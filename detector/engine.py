@@ -256,9 +256,10 @@ class Engine:
                     reasons = [cluster_reason(found, place, cluster_id)]
             if action > Action.allow and self.model is not None and not reasons:
                 row = int(found.row[i])
-                if before is not None and before.reasons and (before.action >= action or row < 0):
-                    reasons = before.reasons
-                else:
+                known = [r for r in before.reasons if r.code != "cluster"] if before else []
+                if before is not None and known and (before.action >= action or row < 0):
+                    reasons = known
+                elif row >= 0:
                     reasons = explain(self.model.standing, found.vectors[row], self.catalog)
             if place >= 0 or score is not None:
                 standing[name] = Standing(score, cluster_id, action, reasons)

@@ -128,13 +128,11 @@ def _figures(
 
     found = engine.last_sweep
     cluster = np.full(len(accounts), -1)
-    n_clusters = 0
     if found is not None:
         verdicts = [
             engine.verdict(int(n), float(s)) > Action.allow
             for n, s in zip(found.clusters.size, found.cluster_score, strict=True)
         ]
-        n_clusters = sum(verdicts)
         place = {engine.names[a]: p for a, p in zip(found.account.tolist(), found.place.tolist(), strict=True)}
         cluster = np.array([p if (p := place.get(a, -1)) >= 0 and verdicts[p] else -1 for a in accounts])
     by_size, strangers = metrics.ring_recall(ring, cluster), metrics.bystanders(ring, cluster)
@@ -153,7 +151,7 @@ def _figures(
                 "brier": metrics.brier(abusive, score),
             },
             "cluster": {
-                "n": n_clusters,
+                "n": strangers["clusters"],
                 "pairwise": metrics.pairwise(ring, cluster),
                 "b3": metrics.b_cubed(ring, cluster, abusive_only=True),
                 "b3_all": metrics.b_cubed(ring, cluster, abusive_only=False),

@@ -6,7 +6,7 @@ neighbourhood shows, which no single event can. Without a model a cluster's surp
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from detector.neighbourhood import owner_features
 from features.catalog import Catalog
 from features.feature import Seen
 from features.rows import F64, I64, U64, Kinds
-from features.window import Window, kind_name
+from features.window import Sightings, Window, kind_name
 
 ASK = 4096  # accounts asked for at a time, so that ingest never waits long for a sweep
 STANDING_COLUMNS = ("standing_mean", "standing_median", "standing_least", "standing_greatest")
@@ -69,6 +69,7 @@ def look(
         at = window.watermark
         account, owner, _, last = window.accounts()
         sightings = window.sightings()
+    sightings = _rehomed(sightings, account, owner)
     n_owners = len(np.unique(owner))
     sets = gather(sightings, lambda k: kind_name(kinds, k), n_owners)
     links = link(sets, n_owners)
@@ -110,6 +111,20 @@ def look(
         standing=standing,
         cluster_score=score,
     )
+
+
+def _rehomed(sightings: Sightings, account: U64, owner: U64) -> Sightings:
+    """Sightings of an account from before it joined an organisation are the organisation's.
+
+    Otherwise the two would be different owners that share all they have.
+    """
+    moved = np.flatnonzero(owner != account)
+    if len(moved) == 0:
+        return sightings
+    moved = moved[np.argsort(account[moved])]
+    at = np.minimum(np.searchsorted(account[moved], sightings.owner), len(moved) - 1)
+    mine = account[moved[at]] == sightings.owner
+    return replace(sightings, owner=np.where(mine, owner[moved[at]], sightings.owner))
 
 
 def linkable(catalog: Catalog) -> tuple[str, ...]:

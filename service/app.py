@@ -18,7 +18,7 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from jinja2 import Environment, select_autoescape
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Discriminator, Field, Tag
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -91,6 +91,9 @@ class Ingest:
                 self._count -= len(events)
 
 
+_TAGS = ONE, MANY = "one label", "many labels"
+
+
 class LabelIn(BaseModel, extra="forbid"):
     """What somebody says of an account or of a cluster; exactly one of the two is named."""
 
@@ -101,6 +104,13 @@ class LabelIn(BaseModel, extra="forbid"):
     source: Literal["analyst", "dispute", "appeal", "canary", "import"] = "analyst"
     at: int | None = Field(None, ge=0, le=2**53, description="epoch milliseconds; now if absent")
     note: str | None = Field(None, max_length=4000)
+
+
+# told apart by its form, so that an error speaks of the one that was meant
+Labels = Annotated[
+    Annotated[LabelIn, Tag(ONE)] | Annotated[list[LabelIn], Tag(MANY)],
+    Discriminator(lambda body: MANY if isinstance(body, list) else ONE),
+]
 
 
 class NoteIn(BaseModel, extra="forbid"):
@@ -243,7 +253,7 @@ def create_app(shoal: Shoal) -> FastAPI:
     async def _(_: Request, problem: RequestValidationError) -> Response:
         errors = [
             {
-                "pointer": "#" + "".join(f"/{_escaped(p)}" for p in e["loc"][1:]),
+                "pointer": "#" + "".join(f"/{_escaped(p)}" for p in e["loc"][1:] if p not in _TAGS),
                 "in": str(e["loc"][0]),
                 "detail": e["msg"],
             }
@@ -462,9 +472,7 @@ def create_app(shoal: Shoal) -> FastAPI:
     # --- people's words
 
     @app.post("/v1/labels", status_code=201)
-    async def post_labels(
-        body: LabelIn | list[LabelIn], caller: Annotated[str, scoped("act")]
-    ) -> Any:
+    async def post_labels(body: Labels, caller: Annotated[str, scoped("act")]) -> Any:
         new = [
             r.Label(
                 x.label,

@@ -30,6 +30,7 @@ from features.reader import read_events
 from features.table import Truth, read_truth
 from service import offline
 from service.scenario import write
+from service.serve import ServeProblem
 
 BATCH = 1000
 LOOK_EVERY = 6 * HOUR  # event time between two looks at the links while the days fly by
@@ -71,7 +72,9 @@ def run(
             say(f"done in {time.monotonic() - began:.0f} s; console: {url}/")
             if keep:
                 say("serving until Ctrl-C")
-                signal.sigwait({signal.SIGINT, signal.SIGTERM})
+                ends = {signal.SIGINT, signal.SIGTERM}
+                signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+                signal.sigwait(ends)
 
 
 class Served:
@@ -96,16 +99,16 @@ class Served:
         ]
 
     def __enter__(self) -> str:
+        self.said = tempfile.TemporaryFile()  # a pipe that nobody reads would fill up
         self.process = subprocess.Popen(
-            self._command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=os.environ
+            self._command, stderr=self.said, stdout=subprocess.DEVNULL, env=os.environ
         )
         deadline = time.monotonic() + START_SECONDS
         while True:
             if self.process.poll() is not None:
-                assert self.process.stderr is not None
-                raise RuntimeError(
-                    f"the service ended at once: {self.process.stderr.read().decode()[-2000:]}"
-                )
+                self.said.seek(0)
+                words = self.said.read().decode(errors="replace")
+                raise ServeProblem(f"the service ended at once: {words[-2000:]}")
             try:
                 if httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200:
                     return self.url
@@ -113,7 +116,7 @@ class Served:
                 pass
             if time.monotonic() > deadline:
                 self.process.terminate()
-                raise RuntimeError(f"the service was not ready after {START_SECONDS:.0f} s")
+                raise ServeProblem(f"the service was not ready after {START_SECONDS:.0f} s")
             time.sleep(0.1)
 
     def __exit__(self, *_: object) -> None:
@@ -123,8 +126,7 @@ class Served:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        self.said.close()
 
 
 class Found:
@@ -177,7 +179,7 @@ def stream(url: str, path: Path, progress: Any, look_every: int = LOOK_EVERY) ->
                 "/v1/events", content=body, headers={"content-type": "application/x-ndjson"}
             )
             if response.status_code != 200:
-                raise RuntimeError(
+                raise ServeProblem(
                     f"the service answered {response.status_code}: {response.text[:500]}"
                 )
             found.seconds += time.monotonic() - began
@@ -215,7 +217,8 @@ def show(out: Console, found: Found, truth_path: Path, url: str) -> None:
     out.print(_rings(found, truth, rings))
     out.print(_cohorts(found, truth))
     clusters = httpx.get(f"{url}/v1/clusters", timeout=60).json()["clusters"]
-    worst = next((c for c in clusters if c["proposed_action"] != "allow"), None)
+    acted = [c for c in clusters if c["proposed_action"] != "allow"]
+    worst = max(acted, key=lambda c: c["size"], default=None)
     if worst is not None:
         out.print(
             _case(

@@ -663,15 +663,22 @@ class Records:
         return [Decision(**row._mapping) for row in rows]
 
     def erase_account(self, account_id: str) -> int:
-        """Remove what is kept of an account: its labels, decisions and canary hits; returns how many.
+        """Remove what is kept of an account; returns how many records that touched.
 
-        Cases name members in their body; a case is rewritten by the next sweep.
+        Its labels, decisions and canary hits go, and its name from every case, closed ones too. What
+        people wrote in notes is theirs and stays.
         """
         with self._write() as connection:
-            return sum(
+            touched = sum(
                 connection.execute(delete(table).where(table.c.account_id == account_id)).rowcount
                 for table in (labels, decisions, canary_hits)
             )
+            for id, body in connection.execute(select(cases.c.id, cases.c.body)).all():
+                left = _without(body, account_id)
+                if left != body:
+                    connection.execute(update(cases).where(cases.c.id == id).values(body=left))
+                    touched += 1
+        return touched
 
     def decision_of_event(self, event_id: str) -> Decision | None:
         """The decision that was acted on at an event, if one was."""
@@ -866,6 +873,7 @@ def _sqlite_connect(connection: Any, _: object) -> None:
         "journal_mode = WAL",
         "synchronous = FULL",
         "foreign_keys = ON",
+        "secure_delete = ON",  # what is erased is overwritten
     ):
         connection.execute(f"PRAGMA {pragma}").close()
 
@@ -953,6 +961,15 @@ def _label(row: Row[Any]) -> Label:
     return Label(
         row.label, row.source, row.at, row.account_id, row.cluster_id, row.typology, row.note
     )
+
+
+def _without(value: Any, word: str) -> Any:
+    """A JSON value without the items of its lists that are this word."""
+    if isinstance(value, list):
+        return [_without(item, word) for item in value if item != word]
+    if isinstance(value, dict):
+        return {name: _without(item, word) for name, item in value.items()}
+    return value
 
 
 def _subject(account_id: str | None, cluster_id: str | None) -> tuple[Column[str], str]:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -75,7 +76,7 @@ def run(
     data: Path,
     policy: Path | None,
 ) -> None:
-    """Serve until interrupted.
+    """Serve until SIGINT or SIGTERM, then save a snapshot and return.
 
     Raises:
         ServeProblem: a setting that cannot be; ModelProblem, PolicyProblem, FolderProblem,
@@ -108,6 +109,9 @@ def run(
             url=f"http://{f'[{where[0]}]' if ':' in where[0] else where[0]}:{where[1]}",
             model=chosen.version if chosen else "none (clusters alone)",
         )
+        # uvicorn raises what it was stopped by once more when it has ended; that is no failure
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
         uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -55,6 +55,7 @@ from service.valkey import EmbeddedValkey, ValkeyError, connect
 SNAPSHOT_EVENTS = 500_000  # events between two snapshots: what a restart has to replay at most
 CHUNK = 512  # events folded between two chances for others to run
 SERVED_CHUNKS = 32  # chunks whose vectors are kept for a look at parity
+REWRITE_S = 60.0  # the longest that an erasure waits for an earlier rewriting of Valkey's file
 ANSWER_DAYS = 7  # how long a shared window keeps the answer that a duplicate gets
 
 _log = structlog.get_logger()
@@ -567,12 +568,23 @@ class Shoal:
                     lambda body: needle in body and decode(body).account_id == account_id
                 )
                 self._written.pop(account_id, None)
+                if found:
+                    self._rewrite_file()
                 self.recover()
-                self.client.bgrewriteaof()  # what was dropped leaves the disk, too
             except (redis.RedisError, LogError, RecordsError) as problem:
                 self._lose(problem)
                 raise Unavailable(str(self.fault)) from None
         return bool(found or erased)
+
+
+    def _rewrite_file(self) -> None:
+        """Have Valkey write its file anew, so that what was dropped leaves the disk, too."""
+        deadline = time.monotonic() + REWRITE_S
+        while self.client.info("persistence")["aof_rewrite_in_progress"]:
+            if time.monotonic() > deadline:
+                raise redis.TimeoutError(f"Valkey has been rewriting its file for {REWRITE_S:g} s")
+            time.sleep(0.02)
+        self.client.bgrewriteaof()
 
 
 class FirstAnswers:

@@ -267,6 +267,8 @@ class EmbeddedValkey:
         """
         assert self._lock is not None
         record = _read_lock(self._lock)
+        if record.get("folder") != str(self.folder):
+            record = {}  # of the folder that this one is a copy of: that server is not ours to end
         path = str(record.get("socket", self.folder / "valkey.sock"))
         if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
             return
@@ -372,6 +374,7 @@ class EmbeddedValkey:
         self._lock.truncate()
         json.dump(
             {
+                "folder": str(self.folder),
                 "service_pid": os.getpid(),
                 "valkey_pid": self._process.pid if self._process else None,
                 "socket": str(self._socket),

@@ -23,7 +23,10 @@ def head() -> Head:
     rng = np.random.default_rng(5)
     x = rng.poisson(2, (600, len(COLUMNS))).astype(float)
     x[rng.random(x.shape) < 0.2] = np.nan
-    y = np.nan_to_num(x[:, ::7], nan=4).sum(axis=1) + rng.normal(size=600) > x[:, ::7].shape[1] * 2.4
+    y = (
+        np.nan_to_num(x[:, ::7], nan=4).sum(axis=1) + rng.normal(size=600)
+        > x[:, ::7].shape[1] * 2.4
+    )
     shape = {"objective": "binary", "num_threads": 1, "verbosity": -1, "min_data_in_leaf": 5}
     quiet = {"verbosity": -1}
     text = lightgbm.train(shape, lightgbm.Dataset(x, y, params=quiet), 30).model_to_string()
@@ -61,7 +64,7 @@ def test_reasons_are_the_largest_contributions_that_raise_the_score(head: Head, 
 
 def test_contributions_add_up_to_the_margin(head: Head) -> None:
     vector = np.ones(len(COLUMNS))
-    base = head.booster.predict(vector[None], pred_contrib=True)[0, -1]
+    base = np.asarray(head.booster.predict(vector[None], pred_contrib=True))[0, -1]
     margin = head.trees.margin(vector[None])[0]
     assert head.contributions(vector).sum() + base == pytest.approx(margin, abs=1e-9)
     assert head.contributions(vector).shape == (len(COLUMNS),)

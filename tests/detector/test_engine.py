@@ -152,7 +152,9 @@ def test_scores_become_actions_at_the_thresholds(made: Model) -> None:
     assert [d.risk_level for d in told[1::2]] == ["low", "medium", "high", "critical"]
     assert [bool(d.reasons) for d in told] == [d.action != "allow" for d in told]
     assert told[4].reasons[0].text == "5 accounts paid with one card"
-    assert {(d.model_version, d.policy_version, d.cluster_id) for d in told} == {("made", "1", None)}
+    assert {(d.model_version, d.policy_version, d.cluster_id) for d in told} == {
+        ("made", "1", None)
+    }
 
 
 def test_a_threshold_is_passed_and_not_met(made: Model) -> None:
@@ -394,6 +396,39 @@ def test_a_verdict_is_gone_when_the_next_sweep_does_not_repeat_it(made: Model) -
     engine.ingest(log.events)
     engine.sweep()
     assert later(engine, "r0")[0].action == "allow"
+
+
+def test_reasons_of_a_cluster_end_with_it(made: Model) -> None:
+    """A standing of one's own is explained by itself once the cluster is no more."""
+    engine = suspending(made)
+    engine.ingest(ring().events)
+    found = engine.sweep()
+    assert {r.code for r in engine.standing["r0"].reasons} == {"cluster"}
+    nowhere = replace(found, place=np.full_like(found.place, -1))
+    engine.adopt(nowhere)
+    alone = engine.standing["r0"]
+    assert (alone.action, alone.cluster_id) == (Action.review, None)
+    assert [r.text for r in alone.reasons] == ["6 accounts on one device"]
+    silent = replace(nowhere, row=np.full_like(found.row, -1), vectors=found.vectors[:0])
+    engine.adopt(silent)
+    assert engine.standing["r0"] == alone, "what was told is kept through silence"
+    engine.adopt(found)
+    engine.adopt(silent)
+    assert engine.standing["r0"].reasons == [], "and nobody else's vector is told instead"
+
+
+def test_standing_outlives_silence(made: Model) -> None:
+    engine = suspending(made)
+    engine.ingest(ring().events)
+    engine.sweep()
+    before = dict(engine.standing)
+    log = Log("later").crowd(40, 1500, 1500 + 14 * 24 * 60 + 1)
+    engine.ingest([e for e in log.events if e.account_id == "stranger39"])
+    found = engine.sweep()
+    assert np.isnan(found.standing).sum() == 45, "all but the one who came"
+    for name, standing in before.items():
+        if name != "stranger39":
+            assert engine.standing[name].score == standing.score
 
 
 def test_verdicts_are_kept_within_the_budget(made: Model) -> None:

@@ -122,7 +122,7 @@ def test_a_name_goes_to_the_heir_with_most_of_its_members(sweeps: list[Groups]) 
         names = follow(lineage, groups)
         holders: dict[str, set[int]] = {}
         for owner, name in past.items():
-            holders.setdefault(name, set()).add(int(np.flatnonzero(OWNERS == owner)[0]))
+            holders.setdefault(name, set()).add(int(np.flatnonzero(owner == OWNERS)[0]))
         for members, name in names.items():
             came = {n: len(h & members) for n, h in holders.items() if h & members}
             if name in came:

@@ -108,7 +108,7 @@ def test_the_day_is_that_of_the_events_in_utc() -> None:
 def test_no_day_sees_more_accounts_than_its_budget(
     wishes: list[tuple[Action, int, int]], quota: int
 ) -> None:
-    budget = Budget(policy(budget={a: quota for a in ("challenge", "throttle", "suspend")}))
+    budget = Budget(policy(budget=dict.fromkeys(("challenge", "throttle", "suspend"), quota)))
     granted: dict[tuple[Action, int], set[int]] = {}
     latest = 0
     for action, account, t in wishes:

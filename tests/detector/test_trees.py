@@ -15,7 +15,9 @@ F64 = NDArray[np.float64]
 WIDTH = 6
 
 
-def grow(x: F64, y: F64, rounds: int = 8, categorical: Any = "auto", **shape: Any) -> lightgbm.Booster:
+def grow(
+    x: F64, y: F64, rounds: int = 8, categorical: Any = "auto", **shape: Any
+) -> lightgbm.Booster:
     shape = {
         "objective": "binary",
         "num_leaves": 15,
@@ -34,7 +36,13 @@ def grow(x: F64, y: F64, rounds: int = 8, categorical: Any = "auto", **shape: An
 def numbers(rng: np.random.Generator, n: int) -> F64:
     """Unknown, infinite, tiny, tied and constant values; the last column is constant."""
     x = np.round(rng.normal(size=(n, WIDTH)), 1)
-    for value, share in ((np.nan, 0.15), (np.inf, 0.05), (-np.inf, 0.05), (1e-300, 0.03), (0.0, 0.1)):
+    for value, share in (
+        (np.nan, 0.15),
+        (np.inf, 0.05),
+        (-np.inf, 0.05),
+        (1e-300, 0.03),
+        (0.0, 0.1),
+    ):
         x[rng.random(x.shape) < share] = value
     x[:, -1] = 3.0
     return x

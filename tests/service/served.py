@@ -29,18 +29,18 @@ def one(n: int, account: str = "a1", type: str = "login", **more: Any) -> dict[s
     return {"event_id": f"e{n}", "type": type, "occurred_at": START + n, "account_id": account} | more
 
 
-def a_ring(size: int = 6) -> list[bytes]:
-    """A few honest accounts, and a ring that shares a device, a card and an address."""
+def a_ring(size: int = 14) -> list[bytes]:
+    """A few honest accounts, and a ring that shares a device, a card and an address, in order."""
     told = []
     for n in range(40):
         told.append(one(n, f"honest{n}", "account_signup", device_id=f"d{n}", ip=f"198.51.100.{n}"))
     for n in range(size):
         shared = {"device_id": "shared", "ip": "203.0.113.9"}
-        told.append(one(100 + n, f"ring{n}", "account_signup", **shared))
+        told.append(one(100 + 3 * n, f"ring{n}", "account_signup", **shared))
         paid = {"kind": "card_added", "instrument_id": "card", "billing_address_id": "street"}
-        told.append(one(200 + n, f"ring{n}", "payment", **shared, **paid))
+        told.append(one(101 + 3 * n, f"ring{n}", "payment", **shared, **paid))
         used = {"status": 200, "cost_usd": 2.5, "prompt_id": f"p{n}", "workspace_id": "w"}
-        told.append(one(300 + n, f"ring{n}", "request", **shared, **used))
+        told.append(one(102 + 3 * n, f"ring{n}", "request", **shared, **used))
     return [msgspec.json.encode(event) for event in told]
 
 

@@ -1,3 +1,4 @@
+import os
 import random
 import shutil
 import signal
@@ -7,18 +8,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import numpy as np
 import pytest
 import redis
 from conftest import Start
-from redis.exceptions import ResponseError
 from served import Process, a_ring, live, one, post
 
 from detector.engine import Engine
 from detector.model import Model
 from detector.policy import read_policy
-from features.catalog import Catalog, with_kinds
+from features.catalog import Catalog
 from features.event import decode
 from features.identity import Secret
 from features.rows import Names
@@ -26,6 +27,7 @@ from features.window import NEW
 from service.folder import Folder
 from service.log import EventLog
 from service.parity import parity
+from service.snapshot import load_latest, save
 from service.shoal import CHUNK, Answer, Shoal, Unavailable
 from service.valkey import EmbeddedValkey
 
@@ -94,10 +96,8 @@ def test_kill_loses_nothing_and_counts_nothing_twice(tmp_path: Path, world: list
                     for answer in post(service.client, world[at : at + BATCH]):
                         acknowledged.setdefault(answer["event_id"], answer)
                     at += BATCH
-            except OSError:
+            except httpx.TransportError:
                 pass
-            except Exception as problem:
-                assert "httpx" in type(problem).__module__, problem
             killer.join()
             service.ended()
     assert 0 < len(acknowledged)
@@ -288,6 +288,19 @@ def test_a_snapshot_and_the_rest_is_the_whole_log(
     assert told[0] == told[1] == told[2]
 
 
+def test_a_copied_folder_leaves_the_first_one_alone(start: Start, tmp_path: Path) -> None:
+    shoal = start()
+    feed(shoal, a_ring()[:5])
+    copy = shutil.copytree(tmp_path / "data", tmp_path / "copy", ignore=_sockets)
+    assert start(data=copy.name).accepted == 5
+    feed(shoal, a_ring())
+    assert shoal.accepted == len(a_ring())
+
+
+def _sockets(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if Path(folder, name).is_socket()]
+
+
 def test_a_damaged_snapshot_is_passed_over(start: Start, tmp_path: Path) -> None:
     lines = a_ring()
     shoal = start()
@@ -303,19 +316,22 @@ def test_a_damaged_snapshot_is_passed_over(start: Start, tmp_path: Path) -> None
     assert parity(again).differing == 0
 
 
-def test_a_snapshot_of_another_catalogue_is_not_used(start: Start, model: Model) -> None:
+def test_a_snapshot_of_another_catalogue_is_not_used(start: Start) -> None:
     shoal = start()
     feed(shoal, a_ring())
-    shoal.snapshot()
+    shoal.look()
+    before = shoal.cluster_list()
     shoal.close()
-    wider = msgspec.structs.replace if False else None  # noqa: F841
-    other = Model(model.version, with_kinds(("funding_address",)), {}, model.about)
-    assert other.catalog.hash != Catalog().hash
-    again = Shoal(Folder(shoal.folder.path), read_policy(), None)
-    again.model = None
-    again.close()
-    shoal = start()
-    assert shoal.accepted == len(a_ring())
+    kept = load_latest(shoal.folder.snapshots)
+    assert kept is not None
+    arrays, meta = kept
+    for array in arrays.values():  # whoever took this for his own would answer nonsense
+        array.view(np.uint8)[:] = 0
+    save(shoal.folder.snapshots, "other", arrays, meta | {"catalog": "another", "accepted": 7})
+    again = start()
+    assert again.accepted == len(a_ring())
+    assert parity(again).differing == 0
+    assert again.cluster_list() == before
 
 
 # --- a log that fails
@@ -329,8 +345,6 @@ def test_a_dead_valkey_is_told_and_replaced(start: Start, monkeypatch: pytest.Mo
         first = post(client, lines[:30])
         assert shoal._valkey is not None
         pid = shoal._valkey.pid
-        import os
-
         os.kill(pid, signal.SIGKILL)
         refused = client.post("/v1/events", content=lines[30])
         assert refused.status_code == 503
@@ -403,8 +417,8 @@ def test_two_instances_on_one_valkey_answer_alike(start: Start, tmp_path: Path) 
         accounts = sorted(a.engine.ledger)
         assert a.engine.ledger == b.engine.ledger
         assert a.engine.ledger["ring1"].cost == 2.5
-        assert [a.vector_of(x) for x in accounts] == pytest.approx(
-            [b.vector_of(x) for x in accounts], rel=0, abs=0, nan_ok=True
+        np.testing.assert_array_equal(
+            [a.vector_of(x) for x in accounts], [b.vector_of(x) for x in accounts]
         )
         assert a.cluster_list() == b.cluster_list() != []
         assert parity(a).differing == 0
@@ -448,7 +462,9 @@ def test_nothing_is_left_of_an_erased_account(start: Start, tmp_path: Path) -> N
     shoal.look()
     (found,) = shoal.cluster_list()
     assert "ring3" in found["members"]
-    assert any("ring3" in str(c.body) for c in shoal.records.list_cases().cases)
+    (case,) = shoal.records.list_cases().cases
+    assert "ring3" in case.body["members"]
+    shoal.records.decide_case(case.id, "ann", "suspend", label="abusive", accounts=["ring3", "ring4"])
     shoal.snapshot()
     name = found["cluster_id"]
     assert shoal.erase("ring3")
@@ -458,9 +474,13 @@ def test_nothing_is_left_of_an_erased_account(start: Start, tmp_path: Path) -> N
     assert len(kept) == len(lines) - 3
     assert not any(e.account_id == "ring3" for e in kept)
     assert "ring3" not in shoal.engine.ledger
-    assert np.isnan(shoal.vector_of("ring3")[: 1]).all() or True
+    nobody = shoal.vector_of("never seen")
+    np.testing.assert_array_equal(shoal.vector_of("ring3"), nobody)
     assert list((tmp_path / "data" / "snapshots").iterdir()) == []
-    assert not any("ring3" in str(c.body) for c in shoal.records.list_cases().cases)
+    (case,) = shoal.records.list_cases().cases
+    assert "ring3" not in str(case.body)
+    assert "ring4" in case.body["members"]
+    assert [x.account_id for x in shoal.records.labels()] == [None, "ring4"]
     (left,) = shoal.cluster_list()
     assert left["cluster_id"] == name
     assert left["size"] == found["size"] - 1
@@ -471,7 +491,7 @@ def test_nothing_is_left_of_an_erased_account(start: Start, tmp_path: Path) -> N
 
     again = start()
     told = feed(again, lines)
-    assert Counter(a.status for a in told) == {"duplicate": len(lines) - 3, "new": 3}
+    assert Counter(a.status for a in told) == {"duplicate": len(lines) - 3, "late": 3}
 
 
 # --- cases survive
@@ -479,8 +499,8 @@ def test_nothing_is_left_of_an_erased_account(start: Start, tmp_path: Path) -> N
 
 def test_a_case_keeps_its_cluster_without_a_snapshot(start: Start) -> None:
     shoal = start()
-    lines = a_ring(10)
-    feed(shoal, [line for line in lines if b"ring9" not in line and b"ring8" not in line])
+    lines = a_ring()
+    feed(shoal, lines[:-6])  # two members come later
     shoal.look()
     (before,) = shoal.records.list_cases().cases
     feed(shoal, lines)
