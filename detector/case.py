@@ -6,7 +6,6 @@ import numpy as np
 from detector.clusters import families_of
 from detector.engine import Engine
 from detector.links import shared_sets
-from detector.policy import Action
 from detector.sweep import Sweep
 from features.kind import KINDS, NS
 from features.rows import I64
@@ -68,9 +67,10 @@ def case_of(engine: Engine, found: Sweep, place: int) -> Case:
     evidence = _evidence(found, members.astype(np.int64), by_owner)
     entries = [engine.ledger[a] for a in accounts if a in engine.ledger]
     lowest = engine.model.standing.threshold(0.03) if engine.model else None
-    bystanders = (
-        [a for a, row in zip(accounts, rows, strict=True) if found.standing[row] < lowest] if lowest is not None else []
-    )
+    bystanders = []
+    if lowest is not None:  # the last word on each, also on those who have been silent since
+        known = ((a, engine.standing[a].score) for a in accounts if a in engine.standing)
+        bystanders = [a for a, level in known if level is not None and level < lowest]
     first = np.sort(found.links.first[members])
     timeline = [
         Moment(int(t), f"{n} of {len(members)} members seen")
@@ -94,9 +94,7 @@ def case_of(engine: Engine, found: Sweep, place: int) -> Case:
     )
 
 
-def _evidence(
-    found: Sweep, members: I64, by_owner: dict[int, list[str]]
-) -> list[Evidence]:
+def _evidence(found: Sweep, members: I64, by_owner: dict[int, list[str]]) -> list[Evidence]:
     sets = found.sets
     places, counts = shared_sets(sets, members)
     told = []

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.decision import RISK, Decision, Reason, explain
 from detector.clusters import families_of
+from detector.decision import RISK, Decision, Reason, explain
 from detector.ledger import Account, Ledger
 from detector.lineage import Lineage
 from detector.model import Model
@@ -186,13 +186,21 @@ class Engine:
         )
 
     def _reasons(
-        self, account: str, action: Action, t: int, vector: F64, score: float, standing: Standing | None
+        self,
+        account: str,
+        action: Action,
+        t: int,
+        vector: F64,
+        score: float,
+        standing: Standing | None,
     ) -> list[Reason]:
         known = self._explained.get(account)
         if known is not None and known[0] >= action and abs(t - known[1]) < REASONS_AGE:
             return known[2]
         reasons = list(standing.reasons) if standing else []
-        if self.model is not None and (not reasons or score > (standing.score or 0.0 if standing else 0.0)):
+        if self.model is not None and (
+            not reasons or score > (standing.score or 0.0 if standing else 0.0)
+        ):
             reasons = explain(self.model.event, vector, self.catalog) + reasons
         self._explained[account] = (action, t, reasons)
         return reasons
@@ -226,9 +234,9 @@ class Engine:
         self.adopt(found)
         return found
 
-    def adopt(self, found: Sweep) -> None:
-        """Make a sweep's verdicts the accounts' standing."""
-        self.news = 0
+    def adopt(self, found: Sweep, seen: int | None = None) -> None:
+        """Make a sweep's verdicts the accounts' standing; `seen` is the news there was when it began."""
+        self.news -= self.news if seen is None else seen
         self.last_sweep = found
         clusters = found.clusters
         self.cluster_ids = self.lineage.follow(found.sets.owners, clusters)

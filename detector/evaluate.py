@@ -1,7 +1,7 @@
 """Evaluation: replay a log in time order as the service would, and hold what was said against the truth.
 
 Prequential: every score is of the past only. An account's score is the highest standing any sweep
-gave it (its events' scores before the first sweep); it is *flagged* when the policy did anything
+gave it; it is *flagged* when the policy did anything
 about it, and *stopped*, for money and time, at the first review or suspension.
 Accounts that the truth does not name take part as background and are counted nowhere.
 """
@@ -73,15 +73,17 @@ def evaluate(
     def swept(everyone: bool = False) -> None:
         found = engine.sweep(everyone)
         names = [engine.names[a] for a in found.account.tolist()]
-        for name, standing, place in zip(names, found.standing.tolist(), found.place.tolist(), strict=True):
+        for name, standing, place in zip(
+            names, found.standing.tolist(), found.place.tolist(), strict=True
+        ):
             entry = seen[name]
             if engine.model is None:  # the cluster speaks for its members
                 standing = float(found.cluster_score[place]) if place >= 0 else 0.0
             if standing == standing:  # else silent for too long to be looked at
                 entry.score = max(entry.score, standing)
         for name, stands in engine.standing.items():
-            if stands.action > Action.allow:
-                note(name, stands.action, found.at)
+            if stands.action > Action.allow and not engine.policy.shadow:
+                note(name, engine.budget.grant(stands.action, name, found.at), found.at)
 
     for batch in batches:
         for at in range(0, len(batch), 512):
@@ -90,19 +92,17 @@ def evaluate(
             if refused:
                 raise refused[0][1]
             events += len(part)
-            for i, event in enumerate(answered.events):
+            for event, decision in zip(answered.events, answered.decisions, strict=True):
+                if decision is None:  # said before
+                    continue
                 t = event.occurred_at
                 assert isinstance(t, int)  # decoded
-                entry = seen.get(event.account_id)
-                if entry is None:
-                    entry = seen[event.account_id] = _Seen(first_ms=t)
-                decision = answered.decisions[i]
-                if decision is not None:
-                    ledger.record(event)
-                    entry.first_ms = min(entry.first_ms, t)
-                    action = Action[decision.action]
-                    if action > Action.allow:
-                        note(event.account_id, action, t)
+                entry = seen.setdefault(event.account_id, _Seen(first_ms=t))
+                entry.first_ms = min(entry.first_ms, t)
+                ledger.record(event)
+                action = Action[decision.action]
+                if action > Action.allow:
+                    note(event.account_id, action, t)
             progress(len(part))
             if engine.due():
                 swept()
@@ -133,8 +133,13 @@ def _figures(
             engine.verdict(int(n), float(s)) > Action.allow
             for n, s in zip(found.clusters.size, found.cluster_score, strict=True)
         ]
-        place = {engine.names[a]: p for a, p in zip(found.account.tolist(), found.place.tolist(), strict=True)}
-        cluster = np.array([p if (p := place.get(a, -1)) >= 0 and verdicts[p] else -1 for a in accounts])
+        place = {
+            engine.names[a]: p
+            for a, p in zip(found.account.tolist(), found.place.tolist(), strict=True)
+        }
+        cluster = np.array(
+            [p if (p := place.get(a, -1)) >= 0 and verdicts[p] else -1 for a in accounts]
+        )
     by_size, strangers = metrics.ring_recall(ring, cluster), metrics.bystanders(ring, cluster)
     told: dict[str, Any] = clean(
         {
@@ -143,9 +148,13 @@ def _figures(
                 "n_abusive": int(abusive.sum()),
                 "auc": metrics.roc_auc(abusive, score),
                 "pr_auc": metrics.average_precision(abusive, score),
-                "recall_at_fpr": {str(f): metrics.recall_at_fpr(abusive, score, f) for f in (0.001, 0.01)},
+                "recall_at_fpr": {
+                    str(f): metrics.recall_at_fpr(abusive, score, f) for f in (0.001, 0.01)
+                },
                 "realised": {
-                    k: v for k, v in metrics.rates_at(abusive, flagged.astype(float), 0.5).items() if k != "n_flagged"
+                    k: v
+                    for k, v in metrics.rates_at(abusive, flagged.astype(float), 0.5).items()
+                    if k != "n_flagged"
                 },
                 "ece": metrics.expected_calibration_error(abusive, score),
                 "brier": metrics.brier(abusive, score),
@@ -166,7 +175,9 @@ def _figures(
                 },
             },
             "time": _times(engine, seen, members, first_alert),
-            "money": _money(engine, [a for a, bad in zip(accounts, abusive, strict=True) if bad], seen),
+            "money": _money(
+                engine, [a for a, bad in zip(accounts, abusive, strict=True) if bad], seen
+            ),
             "cohorts": metrics.cohort_fpr(truth.cohort[rows], abusive, flagged),
             "typologies": _typologies(truth.typology[rows], truth.tier[rows], flagged, abusive),
             "flagged_accounts": [a for a, f in zip(accounts, flagged, strict=True) if f],
@@ -220,7 +231,11 @@ def _typologies(typology: Text, tier: Text, flagged: Bools, abusive: Bools) -> d
         told[name] = {
             "n": int(mine.sum()),
             "recall": float(flagged[mine].mean()),
-            "by_tier": {t: float(flagged[mine & (tier == t)].mean()) for t in sorted(set(tier[mine].tolist())) if t},
+            "by_tier": {
+                t: float(flagged[mine & (tier == t)].mean())
+                for t in sorted(set(tier[mine].tolist()))
+                if t
+            },
         }
     return told
 

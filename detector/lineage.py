@@ -34,11 +34,11 @@ class Lineage:
         told = []
         for c in range(len(clusters)):
             name = names.get(c) or f"c{int(clusters.id[c]):016x}"
-            while name in taken and c not in names:  # the same members once more, under a living name
+            # the same members may have been named once before, and others carry that name now
+            while name in taken and c not in names:
                 name += "x"
             taken.add(name)
             told.append(name)
             for owner in owners[clusters.members(c)].tolist():
                 self.past[owner] = name
         return told
-

@@ -194,20 +194,16 @@ def gather(
         n_owners: owners known in all, with or without a sighting.
         cap: a set with so many members or more is taken for full.
     """
-    numbers = np.unique(sightings.kind)
-    name_of = {int(k): kind_name(int(k)) for k in numbers}
-    kinds = tuple(sorted(set(name_of.values())))
+    numbers, place = np.unique(sightings.kind, return_inverse=True)
+    called = [kind_name(k) for k in numbers.tolist()]
+    kinds = tuple(sorted(set(called)))
     names = tuple(sorted({family_of(kind) for kind in kinds}))
-    kind_at = np.zeros(max(name_of, default=0) + 1, np.int32)
-    family_at = np.zeros(len(kind_at), np.int32)
-    for number, name in name_of.items():
-        kind_at[number] = kinds.index(name)
-        family_at[number] = names.index(family_of(name))
-    family: I32 = family_at[sightings.kind]
+    kind_of = np.array([kinds.index(kind) for kind in called], np.int32)[place]
+    family: I32 = np.array([names.index(family_of(kind)) for kind in called], np.int32)[place]
     owners, inverse = np.unique(sightings.owner, return_inverse=True)
     member: I32 = inverse.astype(np.int32)
     of_kind = np.zeros((len(owners), len(kinds)), np.uint16)
-    _count_kinds(member, kind_at[sightings.kind], of_kind)
+    _count_kinds(member, kind_of, of_kind)
 
     # one 64-bit key a set: entities are keyed hashes, so mixing the family in keeps them apart
     key = sightings.entity ^ _spread(family)

@@ -94,13 +94,16 @@ class Head:
         if not known:
             least = min(map(float, self.thresholds), default=None)
             raise ModelProblem(
-                f"the `{self.name}` head has no threshold for a share of {fpr:g} of honest accounts; the least is {least}"
+                f"the `{self.name}` head has no threshold for a share of {fpr:g} of honest accounts; "
+                f"the least is {least}"
             )
         return known[max(known)]
 
     def contributions(self, vector: F64) -> F64:
         """Exact TreeSHAP of one vector, in margin units (milliseconds: only for what is acted on)."""
-        told: F64 = np.asarray(self.booster.predict(vector.reshape(1, -1), pred_contrib=True, num_threads=1))
+        told: F64 = np.asarray(
+            self.booster.predict(vector.reshape(1, -1), pred_contrib=True, num_threads=1)
+        )
         return told[0, :-1]
 
 
@@ -129,7 +132,9 @@ def save(model: Model, folder: Path) -> Path:
         ModelProblem: the version exists, or its name is not one.
     """
     if not NAME.fullmatch(model.version) or model.version in LINKS:
-        raise ModelProblem(f"{model.version!r} is not a model name: letters, digits, dot, dash and underscore")
+        raise ModelProblem(
+            f"{model.version!r} is not a model name: letters, digits, dot, dash and underscore"
+        )
     target = folder / model.version
     if target.exists():
         raise ModelProblem(f"model {model.version!r} exists already in {folder}")
@@ -174,7 +179,9 @@ def load(folder: Path, name: str = "current") -> Model:
     try:
         manifest = json.loads((path / "manifest.json").read_text())
         if manifest["format"] != FORMAT:
-            raise ModelProblem(f"{path}: model format {manifest['format']}, this version reads {FORMAT}")
+            raise ModelProblem(
+                f"{path}: model format {manifest['format']}, this version reads {FORMAT}"
+            )
         catalog = Catalog(tuple(manifest["kinds"]))
         if manifest["feature_hash"] != catalog.hash:
             raise ModelProblem(
@@ -186,7 +193,11 @@ def load(folder: Path, name: str = "current") -> Model:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as problem:
         raise ModelProblem(f"{path}: not a readable model: {problem!r}") from None
-    about = {k: v for k, v in manifest.items() if k not in ("format", "version", "kinds", "feature_hash", "heads")}
+    about = {
+        k: v
+        for k, v in manifest.items()
+        if k not in ("format", "version", "kinds", "feature_hash", "heads")
+    }
     return Model(manifest["version"], catalog, heads, about)
 
 
@@ -195,13 +206,22 @@ def _head(path: Path, name: str, told: dict[str, Any]) -> Head:
     if hashlib.sha256(body).hexdigest() != told["sha256"]:
         raise ModelProblem(f"{path / name}.txt is damaged: its sha256 is not the manifest's")
     return Head(
-        name, tuple(told["columns"]), body.decode(), tuple(told["knots"]), tuple(told["levels"]), told["thresholds"]
+        name,
+        tuple(told["columns"]),
+        body.decode(),
+        tuple(told["knots"]),
+        tuple(told["levels"]),
+        told["thresholds"],
     )
 
 
 def versions(folder: Path) -> list[str]:
     """The versions in a model folder, oldest first."""
-    found = [p.parent for p in folder.glob("*/manifest.json") if not p.parent.is_symlink() and p.parent.name[0] != "."]
+    found = [
+        p.parent
+        for p in folder.glob("*/manifest.json")
+        if not p.parent.is_symlink() and p.parent.name[0] != "."
+    ]
     return [p.name for p in sorted(found, key=lambda p: (p.stat().st_mtime_ns, p.name))]
 
 
@@ -212,7 +232,8 @@ def promote(folder: Path, version: str) -> None:
         ModelProblem: it cannot be loaded.
     """
     load(folder, version)
-    version = (folder / version).resolve().name  # `current` and `previous` are names of a version too
+    # `current` and `previous` are names of a version too
+    version = (folder / version).resolve().name
     was = current(folder)
     if was and was != version:
         _point(folder, "previous", was)

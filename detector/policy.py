@@ -53,7 +53,7 @@ class _Budget(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class _Sweep(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    every_s: Positive = 3600
+    every_s: Positive = 900
     after_share: Annotated[float, Meta(ge=0)] = 0.02
     active_h: Positive = 336
 
@@ -89,8 +89,12 @@ def read_policy(path: Path | None = None) -> Policy:
         raise PolicyProblem(f"{name}: not TOML: {problem}") from None
     except msgspec.ValidationError as problem:
         words = str(problem)
-        unknown = words.split("unknown field `")[1].split("`")[0] if "unknown field `" in words else None
-        known = [f for s in (Policy, _Accounts, _Clusters, _Budget, _Sweep) for f in s.__struct_fields__]
+        unknown = (
+            words.split("unknown field `")[1].split("`")[0] if "unknown field `" in words else None
+        )
+        known = [
+            f for s in (Policy, _Accounts, _Clusters, _Budget, _Sweep) for f in s.__struct_fields__
+        ]
         hint = nearest(unknown, known) if unknown else None
         raise PolicyProblem(f"{name}: {words}" + (f" ({hint})" if hint else "")) from None
 

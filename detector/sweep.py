@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 
-
 from detector.clusters import FEATURES, Clusters, cluster, cluster_features
 from detector.links import Links, Sets, gather, link
-from detector.model import Model
+from detector.model import Model, ModelProblem
 from detector.neighbourhood import owner_features
-
 from features.catalog import Catalog
 from features.feature import Seen
 from features.rows import F64, I64, U64, Kinds
@@ -77,11 +75,18 @@ def look(
     structure = cluster_features(clusters, links)[1]
     index = links.index(owner)
     place = np.where(index >= 0, clusters.of[index], -1) if len(clusters.of) else index
-    asked = np.flatnonzero(last > at - active_ms) if active_ms is not None else np.arange(len(account))
+    asked = (
+        np.flatnonzero(last > at - active_ms) if active_ms is not None else np.arange(len(account))
+    )
     row = np.full(len(account), -1, np.int64)
     row[asked] = np.arange(len(asked))
     catalog = window.plan.catalog
     names, around = owner_features(sets, links, clusters, owner[asked], linkable(catalog))
+    columns = (*catalog.names, *names)
+    if model is not None and model.standing.columns != columns:
+        raise ModelProblem(
+            f"model {model.version!r} was trained on other neighbourhood columns; run `shoal train`"
+        )
     width = len(catalog.features)
     vectors = np.empty((len(asked), width + around.shape[1]))
     vectors[:, width:] = around
@@ -105,7 +110,7 @@ def look(
         account=account,
         owner=owner,
         place=place.astype(np.int64),
-        columns=(*catalog.names, *names),
+        columns=columns,
         row=row,
         vectors=vectors,
         standing=standing,

@@ -27,6 +27,7 @@ from detector.sweep import CLUSTER_COLUMNS, Sweep, cluster_vectors, look
 from features.event import AnyEvent
 from features.kind import NS
 from features.rows import F64, I64
+from features.window import CONFLICT, DUPLICATE
 
 FOLDS = 5
 SWEEPS = 24  # looks at the links during the replay, evenly spaced in events; the last is at its end
@@ -107,9 +108,11 @@ def replay(
     return history
 
 
-def _sample(history: History, events: Sequence[AnyEvent], vectors: F64, status: NDArray[np.int8]) -> None:
+def _sample(
+    history: History, events: Sequence[AnyEvent], vectors: F64, status: NDArray[np.int8]
+) -> None:
     for i, event in enumerate(events):
-        if status[i] in (1, 2):
+        if status[i] in (DUPLICATE, CONFLICT):
             continue
         n = history.count.get(event.account_id, 0) + 1
         history.count[event.account_id] = n
@@ -121,14 +124,18 @@ def _sample(history: History, events: Sequence[AnyEvent], vectors: F64, status: 
             history.first_ms = event.occurred_at
 
 
-def groups_of(accounts: Sequence[str], rings: Mapping[str, str], owner: Mapping[str, int], sets: Sets) -> I64:
+def groups_of(
+    accounts: Sequence[str], rings: Mapping[str, str], owner: Mapping[str, int], sets: Sets
+) -> I64:
     """Group of each account: the union of its ring and of the strong entities it shares."""
     nodes = {int(o): i for i, o in enumerate(sets.owners)}
     extra = len(nodes)
     ring_node: dict[str, int] = {}
     edges_a: list[I64] = []
     edges_b: list[I64] = []
-    strong = np.array([name == NS or RELIABILITY.get(name, 0.0) >= STRONG for name in sets.names], np.bool_)
+    strong = np.array(
+        [name == NS or RELIABILITY.get(name, 0.0) >= STRONG for name in sets.names], np.bool_
+    )
     sizes = sets.sizes
     tying = np.flatnonzero(strong[sets.family] & (sizes >= 2) & (sizes <= STRONG_OWNERS))
     for s in tying:
@@ -150,7 +157,9 @@ def groups_of(accounts: Sequence[str], rings: Mapping[str, str], owner: Mapping[
             edges_b.append(np.array([ring_node[ring]]))
     a = np.concatenate(edges_a) if edges_a else np.zeros(0, np.int64)
     b = np.concatenate(edges_b) if edges_b else np.zeros(0, np.int64)
-    found: I64 = np.asarray(components(extra, a.astype(np.int32), b.astype(np.int32)), np.int64)[node]
+    found: I64 = np.asarray(components(extra, a.astype(np.int32), b.astype(np.int32)), np.int64)[
+        node
+    ]
     return found
 
 
@@ -208,7 +217,9 @@ def fit(
     heads = {"event": event, "standing": standing}
 
     say("learning from clusters")
-    cluster_head = _cluster_head(history, engine, index, y, fold, standing.calibrate(held_out), owners)
+    cluster_head = _cluster_head(
+        history, engine, index, y, fold, standing.calibrate(held_out), owners
+    )
     if cluster_head is not None:
         heads["cluster"] = cluster_head
     score = _per_account(standing.calibrate(held_out), table.account, len(y))
@@ -217,7 +228,7 @@ def fit(
         "trained_on": {
             "accounts": len(accounts),
             "abusive": int(y.sum()),
-            "groups": int(len(np.unique(group))),
+            "groups": len(np.unique(group)),
             "first_ms": history.first_ms,
             "last_ms": history.last_ms,
             "event_rows": len(events.x),
@@ -294,7 +305,7 @@ def _head(name: str, columns: Sequence[str], table: Table, y: F64, fold: I64) ->
         text=whole.model_to_string(),
         knots=tuple(knots.tolist()),
         levels=tuple(levels.tolist()),
-        thresholds={str(f): float(np.quantile(honest, 1 - f, method="higher")) for f in TARGET_FPRS},
+        thresholds=thresholds(honest),
     )
     return head, margin
 
@@ -318,6 +329,12 @@ def calibrate(margin: F64, y: F64, weight: F64) -> tuple[F64, F64]:
     if high > knots[-1]:
         knots, levels = np.r_[knots, high], np.r_[levels, 1 - (1 - levels[-1]) * 0.5]
     return knots, levels
+
+
+def thresholds(honest: F64) -> dict[str, float]:
+    """The score above which each target share of these honest accounts lies, and no more."""
+    zeros = np.zeros(len(honest))
+    return {str(f): metrics.threshold_at_fpr(zeros, honest, f) for f in TARGET_FPRS}
 
 
 def _per_account(score: F64, account: I64, n: int) -> F64:
@@ -366,7 +383,7 @@ def _cluster_head(
     return Head(
         "cluster", columns, whole.model_to_string(),
         tuple(knots.tolist()), tuple(levels.tolist()),
-        {str(f): float(np.quantile(honest, 1 - f, method="higher")) for f in TARGET_FPRS},
+        thresholds(honest),
     )  # fmt: skip
 
 

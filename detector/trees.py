@@ -81,14 +81,18 @@ def flatten(booster: lightgbm.Booster) -> Trees:
             value.append(float(node["leaf_value"]))
             return ~(len(value) - 1)
         if node["decision_type"] != "<=" or node["missing_type"] == "Zero":
-            raise ValueError(f"cannot walk a split of type {node['decision_type']!r}/{node['missing_type']!r}")
+            raise ValueError(
+                f"cannot walk a split of type {node['decision_type']!r}/{node['missing_type']!r}"
+            )
         at = len(feature)
         feature.append(int(node["split_feature"]))
         # 1e300 is the dump's word for "no bound": all but NaN go left, infinity too
         threshold.append(float(node["threshold"]) if node["threshold"] < 1e300 else np.inf)
         # missing type "None": LightGBM reads NaN as 0.0
         nan_left.append(
-            bool(node["default_left"]) if node["missing_type"] == "NaN" else 0.0 <= float(node["threshold"])
+            bool(node["default_left"])
+            if node["missing_type"] == "NaN"
+            else float(node["threshold"]) >= 0.0
         )
         left.append(0)
         right.append(0)

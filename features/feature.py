@@ -57,7 +57,7 @@ class Seen:
 class Sum:
     """The sum of an amount (see features/rows.py) under this `by` within `over` milliseconds.
 
-    Kept in TALLY_BUCKETS event-time buckets, so the trailing edge moves in steps of over / 8.
+    Kept in BUCKETS event-time buckets, so the trailing edge moves in steps of over / 8.
     """
 
     of: str

@@ -1,7 +1,7 @@
 """Canonical forms and keyed hashes: what replaces an identifier before anything is stored.
 
-`seal(event, secret)` first derives the coarse classes that stay clear (e-mail domain class, phone
-country and block, /24 and /48), then replaces each identifier with `h:` + 32 hex digits: keyed
+`seal(event, secret)` first derives the coarse classes (e-mail class and domain, phone country and
+block, /24 or /48), then replaces each identifier with `h:` + 32 hex digits: keyed
 BLAKE2b (RFC 7693, a MAC; a third of HMAC-SHA256's cost here), one domain per family of fields that
 are compared with each other. A value that is already hashed (`h:…`) stays as it is, so sealing
 twice changes nothing. Low-entropy values (phones, IPv4) are safe only while the key is secret.

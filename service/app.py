@@ -33,7 +33,8 @@ from service.problem import Problem, not_found
 from service.shoal import Answer, Shoal, Unavailable
 
 QUEUE_MAX = 200_000  # events waiting; beyond it the caller is told to come back
-SWEEP_EVERY_S = 5.0  # wall time between two looks at the links, when there is news
+SWEEP_EVERY_S = 5.0  # wall time between two thoughts of looking at the links
+SWEEP_IDLE_S = 60.0  # any news, however little, is looked at after this
 
 _log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
@@ -211,13 +212,19 @@ def create_app(shoal: Shoal) -> FastAPI:
         return await asyncio.get_running_loop().run_in_executor(side_thread, call, *args)
 
     async def watch() -> None:
+        looked = 0.0
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             try:
                 await aside(shoal.mend)
-                if shoal.fault is None and shoal.engine.news:
+                now = asyncio.get_running_loop().time()
+                idle = (
+                    shoal.fault is None and shoal.engine.news > 0 and now - looked >= SWEEP_IDLE_S
+                )
+                if shoal.fault is None and (shoal.engine.due() or idle):
                     with sweep_seconds.time():
                         await aside(shoal.look)
+                    looked = now
                 if shoal.snapshot_due():
                     await aside(shoal.snapshot)
             except Exception:

@@ -78,9 +78,17 @@ def run(events: int, as_json: bool, err: Console, out: Console, progress: Any) -
             write("market", folder / "log", 11, accounts, 3, 0.08, "mixed", advance)
         path = folder / "log" / "events.ndjson.zst"
         model = offline.train(
-            [path], folder / "log" / "truth.csv", folder / "data", "bench", None, lambda _: None, progress
+            [path],
+            folder / "log" / "truth.csv",
+            folder / "data",
+            "bench",
+            None,
+            lambda _: None,
+            progress,
         )
-        lines = [line for batch in read_events([path]) for line in map(msgspec.json.encode, batch.events)][:events]
+        lines = [
+            line for batch in read_events([path]) for line in map(msgspec.json.encode, batch.events)
+        ][:events]
         rows: list[Row] = []
         for step in (_line, _window, _sweep, _http):
             err.print(f"measuring {step.__name__.strip('_')}", style="dim")
@@ -104,7 +112,11 @@ def _line(folder: Path, lines: list[bytes], model: Model) -> list[Row]:
     vectors = np.random.default_rng(1).normal(size=(BATCH, len(model.catalog.features)))
     model.event.score(vectors)
     walk_us = cpu(lambda: model.event.trees.margin(vectors)) / BATCH * 1e6
-    booster_us = cpu(lambda: model.event.booster.predict(vectors, raw_score=True, num_threads=1)) / BATCH * 1e6
+    booster_us = (
+        cpu(lambda: model.event.booster.predict(vectors, raw_score=True, num_threads=1))
+        / BATCH
+        * 1e6
+    )
     spent, wall = [], []
     for k in range(ROUNDS):
         shoal = Shoal(Folder(folder / f"ingest{k}"), read_policy(), model)
@@ -173,7 +185,13 @@ def _window(folder: Path, lines: list[bytes], model: Model) -> list[Row]:
         redis_us = (_server_cpu(valkey.pid) - began) / len(few) * 1e6
         client_us = (time.process_time() - started) / len(few) * 1e6
     return [
-        Row(f"fold alone, {lookups} families", fold_us, "µs/event", floor_us, "sorting an eighth of its keys"),
+        Row(
+            f"fold alone, {lookups} families",
+            fold_us,
+            "µs/event",
+            floor_us,
+            "sorting an eighth of its keys",
+        ),
         Row("replay of sealed events", 1e6 / replay_us, "events/s"),
         Row("redis window, server", redis_us, "µs/event", ping_us, "one empty command"),
         Row("redis window, client", client_us, "µs/event"),
@@ -270,4 +288,8 @@ def _posts(url: str, pid: int, lines: list[bytes]) -> tuple[float, float, float]
             client.post(url, content=line, headers={"content-type": "application/json"})
             took.append(time.perf_counter() - started)
         spent = _server_cpu(pid) - began
-    return spent / len(took) * 1e6, statistics.median(took) * 1e3, float(np.quantile(took, 0.99)) * 1e3
+    return (
+        spent / len(took) * 1e6,
+        statistics.median(took) * 1e3,
+        float(np.quantile(took, 0.99)) * 1e3,
+    )

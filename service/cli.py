@@ -1,6 +1,5 @@
 """The command line. Exit codes: 0 done, 1 found wanting, 2 bad input (said with file, line, field)."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -382,10 +381,7 @@ def spread(argv: Sequence[str]) -> list[str]:
 def main() -> None:
     """Run the command line; bad input ends it with a sentence and exit code 2, never a traceback."""
     try:
-        app(spread(sys.argv[1:]))
-    except BrokenPipeError:
-        # whoever read our output has seen enough; what is left in the buffer has nowhere to go
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        app(spread(sys.argv[1:]), prog_name="shoal")
     except OSError as problem:
         what = f"{problem.filename}: " if problem.filename else ""
         err.print(f"shoal: {what}{problem.strerror or problem}", markup=False)

@@ -212,7 +212,8 @@ def show(out: Console, found: Found, truth_path: Path, url: str) -> None:
         if ring and account in found.ledger:
             rings.setdefault(ring, []).append(account)
     out.print(
-        f"\n{found.events:,} events over HTTP in {found.seconds:.1f} s: {found.events / found.seconds:,.0f} events/s answered\n"
+        f"\n{found.events:,} events over HTTP in {found.seconds:.1f} s: "
+        f"{found.events / found.seconds:,.0f} events/s answered\n"
     )
     out.print(_rings(found, truth, rings))
     out.print(_cohorts(found, truth))
@@ -310,7 +311,8 @@ def _case(case: Mapping[str, Any], found: Found, url: str) -> str:
         return datetime.fromtimestamp(ms / 1000, UTC).strftime("%d %b %H:%M")
 
     lines = [
-        f"\n[bold]cluster {case['cluster_id']}[/]: {case['size']} accounts of different owners, score {case['score']:.3f}",
+        f"\n[bold]cluster {case['cluster_id']}[/]: "
+        f"{case['size']} accounts of different owners, score {case['score']:.3f}",
         f"  proposed: {case['proposed_action']}   seen {day(case['first_ms'])} to {day(case['last_ms'])}",
         f"  they consumed ${case['cost_usd']:,.2f} at list price and paid ${case['paid_usd']:,.2f}",
         f"  what binds them: {', '.join(case['kinds'])}",

@@ -15,17 +15,19 @@ from detector import evaluate as evaluation
 from detector import train as training
 from detector.decision import Decision
 from detector.engine import Engine
-from detector.model import Model, promote, save, versions
+from detector.model import Model, ModelProblem, promote, save, versions
 from detector.policy import read_policy
 from features.catalog import Catalog, with_kinds
 from features.event import AnyEvent, InvalidEvent, encode
+from features.identity import seal
 from features.reader import Batch, InputProblem, read_events
-from features.table import read_labels, read_truth, unknown_accounts
+from features.table import Label, read_labels, read_truth, unknown_accounts
 from service.folder import OFFLINE, Folder
 from service.scenario import write
 from service.serve import ServeProblem, model_named
 from service.shoal import CHUNK, Answer, answers_of
 
+BATCH = 4096  # events
 LISTED = 10  # refused lines named in an error
 _json = msgspec.json.Encoder().encode
 _answers = msgspec.json.Decoder(list[Answer]).decode
@@ -34,13 +36,22 @@ _answers = msgspec.json.Decoder(list[Answer]).decode
 def batches(paths: Sequence[Path]) -> Iterator[list[AnyEvent]]:
     """The events of these files; a figure is never computed on part of a log.
 
+    Batches are of one size however the log is cut into files: sweeps run between them, so that the
+    same log gives the same figures.
+
     Raises:
-        InputProblem: a file that cannot be read, or lines that are not events (the first few are named).
+        InputProblem: a file that cannot be read, or lines that are not events (the first few).
     """
+    held: list[AnyEvent] = []
     for batch in read_events(paths):
         if batch.rejected:
             raise _refusal(batch)
-        yield batch.events
+        held += batch.events
+        while len(held) >= BATCH:
+            yield held[:BATCH]
+            held = held[BATCH:]
+    if held:
+        yield held
 
 
 def _refusal(batch: Batch) -> InputProblem:
@@ -64,7 +75,18 @@ def sealed(paths: Sequence[Path], call: Callable[[Iterator[list[AnyEvent]]], Any
     try:
         return call(batches(paths))
     except InvalidEvent as problem:
-        raise InputProblem(paths[0], None, problem.field, problem.error, problem.hint) from None
+        raise _where(paths, problem) from None
+
+
+def _where(paths: Sequence[Path], problem: InvalidEvent) -> InputProblem:
+    """The place of the first event that cannot be sealed: read again, since it hardly ever happens."""
+    for batch in read_events(paths):
+        for event, line in zip(batch.events, batch.lines, strict=True):
+            try:
+                seal(event, OFFLINE)
+            except InvalidEvent as here:
+                return InputProblem(batch.path, line, here.field, here.error, here.hint)
+    return InputProblem(paths[0], None, problem.field, problem.error, problem.hint)
 
 
 def kinds_in(paths: Sequence[Path]) -> tuple[int, tuple[str, ...]]:
@@ -94,8 +116,10 @@ def train(
         InputProblem, TrainingProblem, ModelProblem, PolicyProblem: what they say.
     """
     folder, rules = Folder(data).models, read_policy(policy)
-    told = {x.account_id: x for x in read_labels(labels) if x.account_id and x.label != "unsure"}
+    told = _last_words(labels)
     version = name or _next_name(folder)
+    if (folder / version).exists():  # before hours of training, not after
+        raise ModelProblem(f"model {version!r} exists already in {folder}")
     total, kinds = kinds_in(events)
     engine = Engine(rules, OFFLINE, catalog=with_kinds(kinds))
     with progress("replaying", total) as advance:
@@ -112,6 +136,21 @@ def train(
     if make_current:
         promote(folder, version)
     return model
+
+
+def _last_words(path: Path) -> dict[str, Label]:
+    """The latest label of each account; a later `unsure` takes an earlier word back."""
+    told: dict[str, Label] = {}
+    for label in sorted(read_labels(path), key=lambda x: -1 if x.at is None else x.at):
+        if label.account_id is None:
+            raise InputProblem(
+                path,
+                None,
+                "cluster_id",
+                "a cluster is a guess of one service and means nothing in a file: label its accounts",
+            )
+        told[label.account_id] = label
+    return {account: x for account, x in told.items() if x.label != "unsure"}
 
 
 def _next_name(folder: Path) -> str:
@@ -165,7 +204,8 @@ def log_of(
 ) -> Iterator[tuple[Sequence[Path], Path]]:
     """The files to evaluate on: those given, or those of a scenario simulated for the occasion."""
     if scenario is None:
-        assert events is not None and truth is not None  # the command line checks
+        assert events is not None  # the command line checks
+        assert truth is not None
         yield events, truth
         return
     with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
@@ -256,14 +296,15 @@ def _client(url: str, key: str | None) -> httpx.Client:
 
 
 def _post(client: httpx.Client, events: list[AnyEvent]) -> list[Answer]:
+    where = str(client.base_url).rstrip("/")
     body, kind = b"\n".join(map(encode, events)), {"content-type": "application/x-ndjson"}
     try:
         response = client.post("/v1/events", content=body, headers=kind)
     except httpx.UnsupportedProtocol:
-        raise ServeProblem(f"--url {client.base_url}: begin it with http:// or https://") from None
+        raise ServeProblem(f"--url {where}: begin it with http:// or https://") from None
     except httpx.HTTPError as problem:
-        raise ServeProblem(f"{client.base_url}: the service cannot be reached: {problem}") from None
+        raise ServeProblem(f"{where}: the service cannot be reached: {problem}") from None
     if response.status_code != 200:
         told = f"the service answered {response.status_code}: {response.text[:500]}"
-        raise ServeProblem(f"{client.base_url}: {told}")
+        raise ServeProblem(f"{where}: {told}")
     return _answers(response.content)

@@ -5,6 +5,7 @@ import logging
 import signal
 import socket
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import structlog
@@ -84,9 +85,7 @@ def run(
     """
     if fsync not in ("everysec", "always", "no"):
         raise ServeProblem(f"--fsync {fsync}: one of everysec, always, no")
-    if state != "memory" and not state.startswith(
-        ("redis://", "rediss://", "unix://", "valkey://")
-    ):
+    if state != "memory" and not state.startswith(("redis://", "rediss://", "unix://")):
         raise ServeProblem(f"--state {state}: `memory`, or a URL such as redis://localhost:6379/0")
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -97,22 +96,26 @@ def run(
     shoal = Shoal(
         folder, read_policy(policy), chosen, state=state, records_url=records, fsync=fsync
     )
-    _refuse_strangers(host, shoal.records)
-    with bind(host, port) as listening:
-        shoal.start()
-        config = uvicorn.Config(
-            create_app(shoal), log_level="warning", access_log=False, timeout_graceful_shutdown=10
-        )
-        where = listening.getsockname()
-        structlog.get_logger().info(
-            "serving",
-            url=f"http://{f'[{where[0]}]' if ':' in where[0] else where[0]}:{where[1]}",
-            model=chosen.version if chosen else "none (clusters alone)",
-        )
-        # uvicorn raises what it was stopped by once more when it has ended; that is no failure
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
-        uvicorn.Server(config).run(sockets=[listening])
+    with closing(shoal):
+        _refuse_strangers(host, shoal.records)
+        with bind(host, port) as listening:
+            shoal.start()
+            config = uvicorn.Config(
+                create_app(shoal),
+                log_level="warning",
+                access_log=False,
+                timeout_graceful_shutdown=10,
+            )
+            where = listening.getsockname()
+            structlog.get_logger().info(
+                "serving",
+                url=f"http://{f'[{where[0]}]' if ':' in where[0] else where[0]}:{where[1]}",
+                model=chosen.version if chosen else "none (clusters alone)",
+            )
+            # uvicorn raises what it was stopped by once more when it has ended; that is no failure
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: None)
+            uvicorn.Server(config).run(sockets=[listening])
 
 
 def _refuse_strangers(host: str, records: Records) -> None:

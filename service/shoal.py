@@ -26,8 +26,6 @@ import msgspec
 import numpy as np
 import redis
 import structlog
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from detector.case import Case, case_of
 from detector.clusters import families_of
@@ -41,7 +39,7 @@ from features.event import AnyEvent, InvalidEvent, Request, decode
 from features.feature import HOUR
 from features.memory import MemoryWindow
 from features.redis import RedisKinds, RedisWindow
-from features.rows import F64, Names, RowBuilder
+from features.rows import F64, Names
 from features.window import CONFLICT, DUPLICATE, LATE_EVENT, Window
 from service import snapshot
 from service.folder import Folder
@@ -112,7 +110,8 @@ class Shoal:
         self._state, self._fsync = state, fsync
         self._valkey: EmbeddedValkey | None = None
         self.lock = threading.RLock()  # held while the window is read or written
-        self._looking = threading.Lock()  # one sweep at a time, or an older one may be adopted last
+        # one long job at a time (sweep, snapshot, erasure, recovery); always taken before `lock`
+        self._looking = threading.RLock()
         self.fault: str | None = "starting"
         self._lost = False  # the fault is the log's, and `mend` may end it
         self._written: dict[str, list[Reason]] = {}
@@ -135,8 +134,6 @@ class Shoal:
     def _open(self) -> None:
         if self.shared:
             self.client: redis.Redis = connect(self._state)
-            # an append or a tally that is silently sent twice is worse than an error
-            self.client.set_retry(Retry(NoBackoff(), 0))
         else:
             self._valkey = EmbeddedValkey(self.folder.valkey, fsync=self._fsync)  # type: ignore[arg-type]
             self._valkey.start()
@@ -155,7 +152,7 @@ class Shoal:
                 at = self._load(*kept)
         self._follow(at)
         self._name_clusters()
-        self.look()
+        self.look(everyone=True)
         self.fault, self._lost = None, False
         _log.info("recovered", events=self.accepted, seconds=round(time.monotonic() - began, 2))
 
@@ -166,10 +163,9 @@ class Shoal:
         if self.shared:
             window = RedisWindow(self.client, catalog)
             self.first_answers = FirstAnswers(self.client)
-        self.engine = Engine(self.policy, self.secret, self.model, catalog, window)
-        if self.shared:  # all instances number the kinds alike
-            self.engine.kinds = RedisKinds(self.client, catalog.kinds)
-            self.engine.builder = RowBuilder(self.engine.kinds, self.engine.names)
+        # all instances over one server number the kinds alike
+        kinds = RedisKinds(self.client, catalog.kinds) if self.shared else None
+        self.engine = Engine(self.policy, self.secret, self.model, catalog, window, kinds)
         self.entry_first: list[int] = []  # ordinal of each entry's first event, and the entry's id
         self.entry_id: list[str] = []
         self.accepted = self._snapshot_at = 0
@@ -218,7 +214,7 @@ class Shoal:
                     with self.lock:
                         self._follow(self._at)
             elif self._lost:
-                with self.lock:  # whoever is still inside `ingest` fails first
+                with self._looking, self.lock:  # whoever is still inside `ingest` fails first
                     if self._valkey is not None and self._dead() is not None:
                         self._valkey.stop()
                         self._open()
@@ -401,15 +397,16 @@ class Shoal:
 
     # --- looking at the links
 
-    def look(self) -> Sweep:
+    def look(self, everyone: bool = False) -> Sweep:
         """Sweep, adopt its verdicts, and open or update the cases they call for."""
-        active = self.policy.sweep.active_h * HOUR
+        active = None if everyone else self.policy.sweep.active_h * HOUR
         with self._looking:
+            seen = self.engine.news
             found = look(self.engine.window, self.engine.kinds, self.model, active, self.lock)
             with self.lock:
                 if self.shared:  # whoever the others have met in the meantime has a name here, too
                     self._follow(self._at)
-                self.engine.adopt(found)
+                self.engine.adopt(found, seen)
                 cases = self.cases_of(found)
             for case in cases:
                 action = cast(Proposed, case.proposed_action)
@@ -517,19 +514,20 @@ class Shoal:
 
     def snapshot(self) -> Path:
         """Save the state as of the last acknowledged event."""
-        with self.lock:
-            arrays = {k: v.copy() for k, v in self.engine.window.save().items()}  # type: ignore[attr-defined]
-            meta = self.engine.save() | {
-                "catalog": self.engine.catalog.hash,
-                "log": self.entry_id[-1] if self.entry_id else "0-0",
-                "accepted": self.accepted,
-                "entry_id": self.entry_id,
-            }
-            arrays["entry_first"] = np.array(self.entry_first, np.int64)
-            accepted = self.accepted
-        path = snapshot.save(self.folder.snapshots, f"{accepted}", arrays, meta)
-        self._snapshot_at = accepted
-        return path
+        with self._looking:
+            with self.lock:
+                arrays = {k: v.copy() for k, v in self.engine.window.save().items()}  # type: ignore[attr-defined]
+                meta = self.engine.save() | {
+                    "catalog": self.engine.catalog.hash,
+                    "log": self.entry_id[-1] if self.entry_id else "0-0",
+                    "accepted": self.accepted,
+                    "entry_id": list(self.entry_id),
+                }
+                arrays["entry_first"] = np.array(self.entry_first, np.int64)
+                accepted = self.accepted
+            path = snapshot.save(self.folder.snapshots, f"{accepted}", arrays, meta)
+            self._snapshot_at = accepted
+            return path
 
     def _load(self, arrays: dict[str, Any], meta: dict[str, Any]) -> str:
         self.entry_first = arrays.pop("entry_first").tolist()
@@ -554,7 +552,7 @@ class Shoal:
             raise Unavailable(
                 "an account is erased where its log is embedded, not from a shared one"
             )
-        with self.lock:
+        with self._looking, self.lock:
             if self.fault is not None:
                 raise Unavailable(self.fault)
             self.fault = "erasing an account"
@@ -575,7 +573,6 @@ class Shoal:
                 self._lose(problem)
                 raise Unavailable(str(self.fault)) from None
         return bool(found or erased)
-
 
     def _rewrite_file(self) -> None:
         """Have Valkey write its file anew, so that what was dropped leaves the disk, too."""

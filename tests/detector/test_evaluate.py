@@ -16,7 +16,15 @@ from detector.ledger import OUTLAY
 from detector.model import Model
 from features.event import InvalidEvent
 from features.table import Truth, read_truth
-from tests.detector.handmade import Fields, Log, engine_of, events_of, made_model, small_logs
+from tests.detector.handmade import (
+    Fields,
+    Log,
+    accepted,
+    engine_of,
+    events_of,
+    made_model,
+    small_logs,
+)
 
 NUMBER = (int, float, type(None))
 AGREEMENT = {"precision": NUMBER, "recall": NUMBER, "f1": NUMBER}
@@ -264,6 +272,17 @@ def test_an_identifier_that_is_none_stops_the_evaluation(made: Model, tmp_path: 
         told(log, truth_of(tmp_path, *WORLD), made)
 
 
+def test_who_only_repeated_anothers_event_was_never_seen(made: Model, tmp_path: Path) -> None:
+    log = world()
+    first = log.events[0].event_id
+    found = told(
+        log.request("lone2", 2000, event_id=first),
+        truth_of(tmp_path, *WORLD, "lone2,,carded,,"),
+        made,
+    )
+    assert found["account"]["n_abusive"] == 12
+
+
 def test_progress_counts_every_event(made: Model, tmp_path: Path) -> None:
     steps: list[int] = []
     events = world().events
@@ -298,7 +317,7 @@ def test_whatever_happens_it_is_json_and_the_contract_holds(
     found = evaluate(engine, [events_of(fields)], truth)
     json.dumps(found, allow_nan=False)
     hold(found, CONTRACT)
-    known = {f["account_id"] for f in fields} & set(truth.row)
+    known = {f["account_id"] for f in accepted(fields)} & set(truth.row)
     assert found["account"]["n"] == len(known)
     assert set(found["flagged_accounts"]) <= known
     assert sum(c["n"] for c in found["typologies"].values()) == found["account"]["n_abusive"]

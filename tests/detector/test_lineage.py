@@ -77,6 +77,14 @@ def test_a_merge_keeps_the_larger_name() -> None:
     assert name == before[frozenset(span(0, 5))]
 
 
+def test_what_was_merged_away_does_not_come_back() -> None:
+    lineage = Lineage()
+    before = follow(lineage, [span(0, 5), span(5, 9)])
+    follow(lineage, [span(0, 9)])
+    after = follow(lineage, [span(0, 5), span(5, 8)])
+    assert after[frozenset(span(5, 8))] not in before.values()
+
+
 def test_a_split_leaves_the_name_with_the_larger_part() -> None:
     lineage = Lineage()
     (name,) = follow(lineage, [span(0, 8)]).values()

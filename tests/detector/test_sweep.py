@@ -19,6 +19,7 @@ from tests.detector.handmade import (
     START,
     Fields,
     Log,
+    accepted,
     engine_of,
     events_of,
     made_model,
@@ -128,7 +129,7 @@ def test_columns_are_those_a_model_was_trained_on_whatever_is_seen(fields: list[
     assert found.columns == standing_columns(engine.catalog)
     assert len(set(found.columns)) == len(found.columns)
     assert found.vectors.shape == (len(found.account), len(found.columns))
-    assert len(found.account) == len({f["account_id"] for f in fields})
+    assert len(found.account) == len({f["account_id"] for f in accepted(fields)})
     width = len(engine.catalog.names)
     asked = engine.window.ask(found.account, found.at)
     assert np.array_equal(found.vectors[:, :width], asked, equal_nan=True)

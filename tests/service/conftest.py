@@ -16,7 +16,7 @@ from served import live
 
 from detector.model import Model, load
 from detector.policy import read_policy
-from service import offline
+from service import cli
 from service.folder import Folder
 from service.scenario import write
 from service.shoal import Shoal
@@ -35,11 +35,10 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(past: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the model `first`, which is current."""
-    from service.cli import progress
-
     data = tmp_path_factory.mktemp("trained")
-    events, truth = past / "events.ndjson.zst", past / "truth.csv"
-    offline.train([events], truth, data, "first", None, lambda _: None, progress)
+    events, truth = str(past / "events.ndjson.zst"), str(past / "truth.csv")
+    words = ["train", "--events", events, "--labels", truth, "--as", "first", "--data", str(data)]
+    assert cli.app(words, standalone_mode=False) is None
     return data
 
 

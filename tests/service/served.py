@@ -26,7 +26,12 @@ START = 1_580_000_000_000
 
 def one(n: int, account: str = "a1", type: str = "login", **more: Any) -> dict[str, Any]:
     """An event as a caller sends it."""
-    return {"event_id": f"e{n}", "type": type, "occurred_at": START + n, "account_id": account} | more
+    return {
+        "event_id": f"e{n}",
+        "type": type,
+        "occurred_at": START + n,
+        "account_id": account,
+    } | more
 
 
 def a_ring(size: int = 14) -> list[bytes]:

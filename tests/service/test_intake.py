@@ -16,7 +16,9 @@ BAD: list[Any] = [{}, 7, "text", None, [], one(1, "a", "nothing"), one(2) | {"co
 JSON, NDJSON = "application/json", "application/x-ndjson"
 
 
-def mixed(any_event: SearchStrategy[AnyEvent], data: st.DataObject) -> tuple[list[bytes], list[int]]:
+def mixed(
+    any_event: SearchStrategy[AnyEvent], data: st.DataObject
+) -> tuple[list[bytes], list[int]]:
     """Items of a body, and the places (from 1) of those that are events."""
     items, good = [], []
     for place in range(1, data.draw(st.integers(1, 6)) + 1):
