@@ -201,7 +201,9 @@ class Engine:
         if self.model is not None and (
             not reasons or score > (standing.score or 0.0 if standing else 0.0)
         ):
-            reasons = explain(self.model.event, vector, self.catalog) + reasons
+            first = explain(self.model.event, vector, self.catalog)
+            told = {reason.code for reason in first}  # both heads may give one reason
+            reasons = first + [reason for reason in reasons if reason.code not in told]
         self._explained[account] = (action, t, reasons)
         return reasons
 

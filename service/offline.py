@@ -118,6 +118,8 @@ def train(
     folder, rules = Folder(data).models, read_policy(policy)
     told = _last_words(labels)
     version = name or _next_name(folder)
+    if version in versions(folder):
+        raise ModelProblem(f"model {version!r} exists already in {folder}")
     if (folder / version).exists():  # before hours of training, not after
         raise ModelProblem(f"model {version!r} exists already in {folder}")
     total, kinds = kinds_in(events)
@@ -234,41 +236,27 @@ def replay(
         ServeProblem: the service cannot be reached or refuses us.
     """
     if url is None:
-        chosen = model_named(Folder(data), model)
-        engine = Engine(read_policy(policy), OFFLINE, chosen, Catalog())
-        told: list[Decision] = []  # by ordinal: what a duplicate is answered with
+        return _stream(path, speed, _here(model, data, policy), to, progress)
+    with _client(url, key) as client:
+        return _stream(path, speed, lambda events: _post(client, events), to, progress)
 
-        def answer(events: list[AnyEvent]) -> list[Answer]:
-            if engine.due():
-                engine.sweep()
-            answered, refused = engine.ingest(events)
-            told.extend(d for d in answered.decisions if d is not None)
-            return answers_of(events, answered, refused, told.__getitem__)
-    else:
-        client = _client(url, key)
 
-        def answer(events: list[AnyEvent]) -> list[Answer]:
-            return _post(client, events)
-
+def _stream(
+    path: Path,
+    speed: float | None,
+    answer: Callable[[list[AnyEvent]], list[Answer]],
+    to: IO[bytes],
+    progress: Callable[[int], None],
+) -> int:
     refused, start = 0, None
     began = time.monotonic()
+    size = CHUNK if speed is None else 1
     for batch in read_events([path]):
         for r in batch.rejected:
-            to.write(
-                _json(
-                    Answer(
-                        r.event_id,
-                        "rejected",
-                        error=r.error,
-                        field=r.field,
-                        hint=r.hint,
-                        line=r.line,
-                    )
-                )
-                + b"\n"
-            )
+            bad = Answer(r.event_id, "rejected", error=r.error, field=r.field, hint=r.hint)
+            bad.line = r.line
+            to.write(_json(bad) + b"\n")
         refused += len(batch.rejected)
-        size = CHUNK if speed is None else 1
         for at in range(0, len(batch.events), size):
             part = batch.events[at : at + size]
             if speed is not None:
@@ -277,14 +265,32 @@ def replay(
                 start = t if start is None else start
                 time.sleep(max(0.0, (t - start) / 1000 / speed - (time.monotonic() - began)))
             answers = answer(part)
-            for told_of, line in zip(answers, batch.lines[at : at + size], strict=True):
-                if told_of.status == "rejected":
-                    told_of.line = line
+            for told, line in zip(answers, batch.lines[at : at + size], strict=True):
+                if told.status == "rejected":
+                    told.line = line
                     refused += 1
             to.write(b"\n".join(map(_json, answers)) + b"\n")
             progress(len(part))
     to.flush()
     return refused
+
+
+def _here(
+    model: str | None, data: Path, policy: Path | None
+) -> Callable[[list[AnyEvent]], list[Answer]]:
+    """What answers as a service would, without one."""
+    chosen = model_named(Folder(data), model)
+    engine = Engine(read_policy(policy), OFFLINE, chosen, Catalog())
+    given: list[Decision] = []  # by ordinal: what a duplicate is answered with
+
+    def answer(events: list[AnyEvent]) -> list[Answer]:
+        if engine.due():
+            engine.sweep()
+        answered, refused = engine.ingest(events)
+        given.extend(d for d in answered.decisions if d is not None)
+        return answers_of(events, answered, refused, given.__getitem__)
+
+    return answer
 
 
 def _client(url: str, key: str | None) -> httpx.Client:

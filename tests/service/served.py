@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,21 @@ def live(shoal: Shoal) -> Iterator[httpx.Client]:
             thread.join()
 
 
-# Forked from a process that has the imports behind it, a service is ready in a second.
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["service.serve"])
+_FORKS.set_forkserver_preload(["service.serve", "warmed"])
+
+
+def _prepare_forks() -> None:
+    """Start the process that services are forked from, if it does not run yet."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # where it finds what to load
+    try:
+        ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _serve(port: int, data: str, said: str) -> None:
@@ -80,6 +93,7 @@ class Process:
     """`shoal serve --model none` on a data folder, in a process of its own."""
 
     def __init__(self, data: Path) -> None:
+        _prepare_forks()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
