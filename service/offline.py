@@ -118,9 +118,7 @@ def train(
     folder, rules = Folder(data).models, read_policy(policy)
     told = _last_words(labels)
     version = name or _next_name(folder)
-    if version in versions(folder):
-        raise ModelProblem(f"model {version!r} exists already in {folder}")
-    if (folder / version).exists():  # before hours of training, not after
+    if version in versions(folder):  # before hours of training, not after
         raise ModelProblem(f"model {version!r} exists already in {folder}")
     total, kinds = kinds_in(events)
     engine = Engine(rules, OFFLINE, catalog=with_kinds(kinds))

@@ -248,8 +248,12 @@ def test_the_same_event_gets_its_first_answer_for_good(
             assert [a.status for a in told] == ["duplicate"] * size
             assert [a.decision for a in told] == [a.decision for a in first[:size]]
             assert not any(a.conflict for a in told)
-        (told,) = shoal.ingest([decode(msgspec.json.encode(other))])
-        assert (told.status, told.conflict, told.decision) == ("duplicate", True, first[0].decision)
+        (changed,) = shoal.ingest([decode(msgspec.json.encode(other))])
+        assert (changed.status, changed.conflict, changed.decision) == (
+            "duplicate",
+            True,
+            first[0].decision,
+        )
         assert shoal.accepted == accepted
 
     again(shoal)
