@@ -84,7 +84,7 @@ def replay(
         InvalidEvent: an identifier that cannot be read as one.
     """
     history = History()
-    done = 0
+    done = looked = 0
     marks = [round(total * (i + 1) / SWEEPS) for i in range(SWEEPS)]
     for batch in batches:
         at = 0
@@ -102,7 +102,8 @@ def replay(
             if marks and done >= marks[0]:
                 marks.pop(0)
                 history.sweeps.append(look(engine.window, engine.kinds, None))
-    if done and (not history.sweeps or marks):
+                looked = done
+    if done > looked:
         history.sweeps.append(look(engine.window, engine.kinds, None))
     history.last_ms = engine.window.watermark
     return history

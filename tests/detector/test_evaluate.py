@@ -225,6 +225,37 @@ def test_where_batches_end_does_not_matter(
     assert made is not blind
 
 
+def test_the_last_sweep_looks_at_everybody_however_recent_the_one_before(
+    made: Model, tmp_path: Path
+) -> None:
+    truth = truth_of(tmp_path, *WORLD)
+    found = told(world(), truth, made, parts=10, sweep={"every_s": 10**7})
+    assert found["typologies"]["transfer_station"]["recall"] == 1.0
+    assert found["account"]["auc"] == pytest.approx((8 * 63) / (12 * 63))
+
+
+def test_an_accounts_score_is_its_highest(made: Model, tmp_path: Path) -> None:
+    """Forty days on nobody is on ring A's device any more; what was seen was seen."""
+    truth = truth_of(tmp_path, *WORLD)
+    log = world()
+    n = len(log.events)
+    for i in range(8):
+        log.request(f"r{i}", 40 * 24 * 60)
+    events = log.events
+    found = evaluate(engine_of(made), [events[:n], events[n:]], truth)
+    assert found["account"]["brier"] == pytest.approx((8 * 0.2**2 + 4 * 1 + 63 * 0.1**2) / 75)
+
+
+def test_recall_is_told_by_tier(made: Model, tmp_path: Path) -> None:
+    rows = [row.replace("credit_farm", "transfer_station") for row in WORLD]
+    found = told(world(), truth_of(tmp_path, *rows), made)
+    assert found["typologies"]["transfer_station"] == {
+        "n": 11,
+        "recall": pytest.approx(8 / 11),
+        "by_tier": {"T1": 1.0, "T3": 0.0},
+    }
+
+
 def test_undetected_rings_are_censored_at_the_end_of_the_log(made: Model, tmp_path: Path) -> None:
     """Three rings, one of them caught after four minutes: a third is reached, the half is not."""
     rows = [*WORLD, "lone2,ring-c,credit_farm,,T3"]
@@ -251,6 +282,10 @@ def test_money_leaked_after_a_stop_is_not_ours(made: Model, tmp_path: Path) -> N
     truth = truth_of(tmp_path, *WORLD)
     before, log = told(world(), truth, made)["money"], world()
     log.request("r4", 900, cost_usd=500.0)
+    log.add("payment", "r4", 901, kind="charge", amount_usd=50.0)
+    log.add("payment", "r4", 902, kind="dispute", amount_usd=50.0)
+    log.add("payment", "r5", 903, kind="charge", amount_usd=20.0)
+    log.add("payment", "r5", 904, kind="refund", amount_usd=20.0)
     after = told(log, truth, made)["money"]
     assert after["leaked_usd"] == pytest.approx(before["leaked_usd"])
     assert after["leaked_share"] < before["leaked_share"]

@@ -1,7 +1,7 @@
 """A simulated world, a model of it, and started Shoals."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import pytest
 import zstandard
-from served import live
+from served import Start, live
 
 from detector.model import Model, load
 from detector.policy import read_policy
@@ -57,9 +57,6 @@ def world(past: Path) -> list[bytes]:
     for event in first.values():
         event["occurred_at"] -= LONG_AGO
     return [msgspec.json.encode(event) for event in reversed(first.values())]
-
-
-Start = Callable[..., Shoal]
 
 
 @pytest.fixture

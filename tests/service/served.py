@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
@@ -23,6 +23,7 @@ from service.shoal import Shoal
 READY_S = 60.0
 NDJSON = {"content-type": "application/x-ndjson"}
 START = 1_580_000_000_000
+Start = Callable[..., Shoal]  # the fixture `start`
 
 
 def one(n: int, account: str = "a1", type: str = "login", **more: Any) -> dict[str, Any]:

@@ -8,8 +8,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from conftest import Start
-from served import NDJSON, a_ring, live, one, post
+from served import NDJSON, Start, a_ring, live, one, post
 
 from detector.model import Model
 from detector.policy import read_policy

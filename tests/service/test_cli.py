@@ -16,8 +16,7 @@ import pytest
 import structlog
 import typer.main
 import zstandard
-from conftest import Start
-from served import START, a_ring, live, one
+from served import START, Start, a_ring, live, one
 
 from service import cli
 from service.demo import Served, same

@@ -13,11 +13,10 @@ import msgspec
 import numpy as np
 import pytest
 import redis
-from conftest import Start
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
-from served import START, Process, a_ring, live, one, post
+from served import START, Process, Start, a_ring, live, one, post
 
 from detector.engine import Engine
 from detector.model import Model
