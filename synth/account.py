@@ -1,8 +1,13 @@
 """An account as the provider keeps it: its plan, its quota window, its standing."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
+from synth import calls as c
+from synth.calls import F64
 from synth.dice import Dice
+from synth.exchange import Exchange
+from synth.slips import I64
 from synth.wire import fragment
 
 
@@ -41,35 +46,103 @@ class Truth:
     group_id: str = ""
 
 
+class Keeper(Protocol):
+    """Who answers for an account when the provider acts on it. Times are epoch ms."""
+
+    def suspended(self, at: int) -> None: ...
+    def restored(self, at: int) -> None: ...
+    def challenged(self, at: int) -> None: ...
+    def throttled(self, at: int) -> None: ...
+
+
 class Account:
+    """What the provider books of it is in the exchange's tables, row `n`."""
+
     __slots__ = (
-        "born", "credential", "credit_usd", "events", "head", "id", "on_credit", "org_id",
-        "plan", "spent_usd", "suspended", "throttled_until", "truth", "warm_system", "warm_until",
-        "window_ends", "window_said", "window_spent",
+        "_exchange", "charged_usd", "credential", "head", "id", "keeper", "n", "org_id", "plan",
+        "told", "truth",
     )  # fmt: skip
 
-    def __init__(self, dice: Dice, plan: str, truth: Truth, org_id: str | None = None) -> None:
+    def __init__(
+        self, dice: Dice, exchange: Exchange, plan: str, truth: Truth, org_id: str | None = None
+    ) -> None:
         self.id = f"acct_{dice.token(80)}"
         self.org_id = org_id
         self.truth = truth
-        self.plan = PLANS[plan]
+        self.keeper: Keeper | None = None
         self.head = fragment(account_id=self.id, org_id=org_id)
-        self.born = 0  # when it signed up; 0 means before the world began
-        self.events = 0
-        self.suspended = False
-        self.throttled_until = 0
-        self.credit_usd = self.plan.granted_usd
-        self.on_credit = plan == "free"  # calls are paid from a grant that runs out
-        self.spent_usd = 0.0
-        self.window_ends = 0
-        self.window_spent = 0.0
-        self.window_said = ""
-        self.warm_system = ""  # whose prompt prefix is in the cache, and until when
-        self.warm_until = 0
         self.credential = fragment(credential_id=f"key_{dice.token(96)}")
+        self.charged_usd = 0.0  # plan money, net of refunds and disputes
+        self.told = 0  # events that are not calls
+        self._exchange = exchange
+        self.n = exchange.account(self.head + self.credential)
+        self._enter(plan)
+        # calls are paid from a grant that runs out
+        self._row[c.A_ON_CREDIT] = plan == "free"
+        self._value[c.V_CREDIT] = self.plan.granted_usd
+
+    def _enter(self, plan: str) -> None:
+        self.plan = PLANS[plan]
+        self._value[c.V_WINDOW_USD] = self.plan.window_usd
+        self._row[c.A_METERED] = self.plan.metered
+
+    @property
+    def _row(self) -> I64:
+        row: I64 = self._exchange.t.account[self.n]
+        return row
+
+    @property
+    def _value(self) -> F64:
+        row: F64 = self._exchange.t.value[self.n]
+        return row
+
+    @property
+    def events(self) -> int:
+        return self.told + int(self._row[c.A_EVENTS])
+
+    @property
+    def born(self) -> int:
+        """When it signed up; 0 means before the world began."""
+        return int(self._row[c.A_BORN])
+
+    @born.setter
+    def born(self, at: int) -> None:
+        self._row[c.A_BORN] = at
+
+    @property
+    def spent_usd(self) -> float:
+        """Tokens served, at list price."""
+        return float(self._value[c.V_SPENT])
+
+    @property
+    def paid_usd(self) -> float:
+        """What the provider has kept of the account's money."""
+        return float(self._value[c.V_PAID]) + self.charged_usd
+
+    @property
+    def drained(self) -> bool:
+        """Whether it lives on a grant, and that has run out."""
+        return bool(self._row[c.A_ON_CREDIT]) and self.spent_usd >= self._value[c.V_CREDIT]
+
+    @property
+    def suspended(self) -> bool:
+        row = self._row
+        return bool(row[c.A_BARRED] != c.FOREVER and row[c.A_BARRED_UNTIL] == c.FOREVER)
+
+    def suspend(self, at: int) -> None:
+        """No call that starts at `at` or later is served, until it is restored."""
+        row = self._row
+        row[c.A_BARRED], row[c.A_BARRED_UNTIL] = at, c.FOREVER
+
+    def restore(self, at: int) -> None:
+        self._row[c.A_BARRED_UNTIL] = at
+
+    def throttle(self, until: int) -> None:
+        """Every other call is refused until then."""
+        self._row[c.A_THROTTLED] = until
 
     def upgrade(self, plan: str) -> None:
         """Move to another plan; the quota window starts anew."""
-        self.plan = PLANS[plan]
-        self.on_credit = False
-        self.window_ends = 0
+        self._enter(plan)
+        self._row[c.A_ON_CREDIT] = 0
+        self._row[c.A_WINDOW_ENDS] = 0

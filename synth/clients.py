@@ -72,16 +72,19 @@ class Program:
         """What its connection looks like."""
         return fragment(ja4=self.ja4, http_version=self.http_version)
 
-    def stated(self, system: str, header_order_id: str | None = None) -> str:
-        """What it says of itself once a conversation; relays send headers in an order of theirs."""
+    def stated(self, system: str) -> str:
+        """What it says of itself once a conversation."""
         return fragment(
             client_name=self.name,
             client_version=self.version,
             client_runtime=self.runtime,
-            header_order_id=header_order_id or self.header_order_id,
             beta_id=self.beta_id,
             client_os=system,
         )
+
+    def order(self) -> str:
+        """The order of its headers; a relay sends them in one of its own."""
+        return fragment(header_order_id=self.header_order_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,9 @@ class Relay:
 
     tls: str
     header_order_id: str
+
+    def order(self) -> str:
+        return fragment(header_order_id=self.header_order_id)
 
 
 def _ja4(dice: Dice, http: str) -> str:

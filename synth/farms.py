@@ -5,11 +5,13 @@ then the grant is drained, either through a pool that several customers call or 
 workers, who do one account after the other.
 """
 
+from synth import calls as c
 from synth.account import Account
 from synth.agenda import Process
-from synth.conversation import Conversation, Lane
-from synth.habits import always, login, routine
-from synth.people import DAY, HOUR, Person
+from synth.conversation import Conversation
+from synth.geography import Egress
+from synth.habits import Tempo, direct, hold, login, routine
+from synth.people import DAY, HOUR, MINUTE, Person
 from synth.pool import Customer, Pool
 from synth.signup import Dossier, sign_up
 from synth.stage import Stage
@@ -20,28 +22,25 @@ _VETERANS = 0.22
 _LIFE_DAYS = 16.0
 _CALLS_AN_ACCOUNT = 55  # what a grant is good for, about
 _CALLS_A_CONVERSATION = 8
+# The ageing script: the same few turns on every account, 8-25 s apart (ADVERSARY.md 2.18).
+_STRICT = Tempo(5, 1.0, 40, 40, 160, fast_ms=13_000, spread=0.5)
+_LOOSE = _STRICT._replace(fast_ms=26_000, spread=1.0)
 
 
 class Desk:
     """The farm's own caller: one worker's machine on one account's egress."""
 
-    switches = 0
+    seat = customer = c.NONE
 
     def __init__(
-        self, stage: Stage, account: Account, net: str, *, intercepts: bool = False
+        self, stage: Stage, account: Account, egress: Egress, *, intercepts: bool = False
     ) -> None:
-        self._stage, self._account, self._net = stage, account, net
-        self.intercepts = intercepts
+        self.pool = direct(
+            stage, [account], c.OWN, stage.exchange.net(egress), intercepts=intercepts
+        )
 
-    def lane(self, at: int, talk: Conversation) -> Lane | None:
-        lane = talk.lanes.get("")
-        if lane is None:
-            said = always(self._stage.dice, self._account, self._net, talk)
-            lane = talk.lanes[""] = Lane(self._account, said, talk.once)
-        return lane
-
-    def refused(self, at: int, talk: Conversation, lane: Lane, status: int, wait_s: float) -> None:
-        return
+    def net(self) -> int:
+        return c.NONE
 
 
 class Farm:
@@ -51,7 +50,7 @@ class Farm:
         dice = stage.dice
         self.stage, self.supply = stage, supply
         self.scripts = [
-            [stage.prompts[20 + int(120 * dice.random())] for _ in range(5)]
+            stage.exchange.script([stage.prompts[20 + int(120 * dice.random())] for _ in range(5)])
             for _ in range(supply.traits.scripts)
         ]
         self.pool = (
@@ -119,23 +118,20 @@ class Farm:
         who = self.workers[0]
         rig = stage.people.rig(who, dossier.device, stage.software.program("web"))
         talk = Conversation(dice, rig, "")
-        desk = Desk(stage, account, dossier.egress.fragment(), intercepts=True)
-        for prompt in dice.pick(self.scripts):
-            ended, _, _ = stage.line.call(
-                at, talk, desk, int(dice.spread(40)), 20 + int(dice.spread(160)), prompt
-            )
-            loose = self.supply.traits.scripts > 1
-            at = ended + int(dice.spread(26_000) if loose else 8_000 + dice.random() * 17_000)
-            yield at
+        talk.script = dice.pick(self.scripts)
+        desk = Desk(stage, account, dossier.egress, intercepts=True)
+        tempo = _LOOSE if self.supply.traits.scripts > 1 else _STRICT
+        hold(stage, at, talk, desk, tempo, talk.script[1])
+        yield at + 3 * MINUTE
 
     def _drain(self, at: int, account: Account) -> Process:
         """A worker uses the account up within a few days."""
         stage, dice = self.stage, self.stage.dice
         worker: Person = dice.pick(self.workers)
-        net = self.supply.egress.take().fragment()
-        login(stage, at, account, net + dice.pick(worker.devices).said())
+        egress = self.supply.egress.take()
+        login(stage, at, account, egress.fragment() + dice.pick(worker.devices).said())
         until = min(stage.end, at + int(dice.spread(2.2 * DAY)))
-        desk = Desk(stage, account, net)
+        desk = Desk(stage, account, egress)
         yield from routine(stage, worker, desk, at, until, 2.0 + dice.spread(3.0))
 
 

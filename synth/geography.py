@@ -98,12 +98,13 @@ class Prefix:
         return Egress(ip, self)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Egress:
     """Where calls come from."""
 
     ip: str
     prefix: Prefix
+    number: int = 0  # at the exchange, once it has been there
 
     @property
     def country(self) -> str:

@@ -1,16 +1,17 @@
-"""What people do with an account: the day's conversations, turn by turn.
+"""What people do with an account: the day's conversations, and the small things around them.
 
-`converse` is one conversation through any caller; `routine` is the life of one person who starts
-conversations on working days. Both are processes for the agenda.
+`converse` begins one conversation through any caller; `routine` is the life of one person who starts
+conversations on working days. Both are processes for the agenda; the exchange plays the turns.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
+from synth import calls as c
 from synth.account import Account
 from synth.agenda import Process
-from synth.conversation import NOWHERE, SERVED, Caller, Conversation, Lane
-from synth.dice import TABLE_BITS, Dice
-from synth.people import DAY, HOUR, MINUTE, Person, Rig
+from synth.conversation import Caller, Conversation
+from synth.dice import Dice
+from synth.people import DAY, Person, Rig
 from synth.signup import charge
 from synth.stage import Stage
 from synth.wire import fragment
@@ -20,28 +21,23 @@ LEADS_S = (60, 60, 300, 1800, 1800, 14_400)
 _UPGRADE = 0.3  # of those whose grant has run out
 
 
-@dataclass(frozen=True, slots=True)
-class Tempo:
-    """Turns of a conversation and the gaps between them. Medians; gaps in ms."""
+class Tempo(NamedTuple):
+    """Turns of a conversation and the gaps between them. Medians; gaps in ms. In the order of calls.py."""
 
     turns: float
     machine: float  # share of gaps that are a program's, not a person's
     opening_tokens: float
     fresh_tokens: float
     answer_tokens: float
-
-    def gap(self, dice: Dice) -> int:
-        luck = dice.random()
-        if luck < self.machine:
-            return int(dice.spread(7_000))
-        if luck < 0.87:
-            return int(dice.spread(70_000))
-        if luck < 0.972:
-            return int(3 * MINUTE + dice.random() * 12 * MINUTE)
-        return int(HOUR * (0.6 + 3 * dice.random()))
+    fast_ms: float = 7_000.0
+    slow_ms: float = 70_000.0
+    sigma: float = 0.85  # of the lognormal number of turns
+    spread: float = (
+        1.0  # of the message sizes: 0 for always the same, 1 for lognormal with sigma 0.8
+    )
 
     def length(self, dice: Dice) -> int:
-        return 1 + int(min(dice.lognormal(self.turns, 0.85), 140))
+        return 1 + int(min(dice.lognormal(self.turns, self.sigma), 140))
 
 
 TEMPI: dict[str, Tempo] = {
@@ -56,43 +52,26 @@ TEMPI: dict[str, Tempo] = {
 class Own:
     """The honest caller: one person, one account, one place at a time."""
 
-    switches = 0
-    intercepts = False
+    seat = customer = c.NONE
 
     def __init__(self, stage: Stage, account: Account, person: Person) -> None:
-        self._stage, self.account, self._person = stage, account, person
+        self._stage, self._person = stage, person
+        self.pool = direct(stage, [account], c.OWN)
 
-    def lane(self, at: int, talk: Conversation) -> Lane | None:
-        lane = talk.lanes.get("")
-        if lane is None:
-            dice = self._stage.dice
-            net = self._person.network(dice).fragment()
-            lane = Lane(self.account, always(dice, self.account, net, talk), talk.once)
-            talk.lanes[""] = lane
-        return lane
-
-    def refused(self, at: int, talk: Conversation, lane: Lane, status: int, wait_s: float) -> None:
-        return
+    def net(self) -> int:
+        stage = self._stage
+        return stage.exchange.net(self._person.place(stage.dice))
 
 
-def always(dice: Dice, account: Account, net: str, talk: Conversation,
-           link: str | None = None) -> str:  # fmt: skip
-    """The fragments that every call of this conversation on this account carries."""
-    if link is None:
-        link = f',"connection_id":"{dice.token(80)}"' if dice.chance(0.87) else ""
-    session = (
-        f',"session_id":"{talk.session}"' if talk.rig.program.kind in ("cli", "ide", "web") else ""
-    )
-    return (
-        account.head
-        + net
-        + link
-        + talk.rig.always
-        + account.credential
-        + session
-        + talk.user
-        + talk.fixed
-    )
+def direct(
+    stage: Stage, accounts: list[Account], rule: int, net: int = c.NONE, **columns: int
+) -> int:
+    """A pool of one's own accounts, called as they are: the client's words arrive unchanged."""
+    exchange = stage.exchange
+    pool = exchange.pool(rule, **columns)
+    for account in accounts:
+        exchange.join(pool, exchange.seat(account.n, pool, net=net))
+    return pool
 
 
 def short_prompt(stage: Stage) -> str:
@@ -103,51 +82,18 @@ def short_prompt(stage: Stage) -> str:
     return f',"prompt_id":"{dice.token()}"'
 
 
+def hold(
+    stage: Stage, at: int, talk: Conversation, caller: Caller, tempo: Tempo, turns: int = 0
+) -> None:
+    """Begin a conversation at `at`; 0 turns: as many as the tempo has it."""
+    exchange = stage.exchange
+    exchange.begin(talk.given(exchange, at, caller, exchange.tempo(tempo), turns))
+
+
 def converse(stage: Stage, at: int, talk: Conversation, caller: Caller, tempo: Tempo,
-             turns: int) -> Process:  # fmt: skip
-    """Turn after turn from `at` on, until done, refused for good, or out of patience."""
-    dice, call = stage.dice, stage.line.call
-    bits, table, chance = dice.getrandbits, dice.table, dice.random
-    patience = 4
-    note = ',"kind":"main"' if talk.chatty and dice.chance(0.8) else ""
-    fresh = tempo.opening_tokens
-    title = talk.rig.titles
-    while turns > 0:
-        said = note
-        if chance() < 0.1:
-            said = note + short_prompt(stage)
-        new_tokens = int(fresh * table[bits(TABLE_BITS)])
-        answer_tokens = 1 + int(tempo.answer_tokens * table[bits(TABLE_BITS)])
-        ended, outcome, wait = call(at, talk, caller, new_tokens, answer_tokens, said)
-        if outcome == SERVED:
-            turns -= 1
-            fresh = tempo.fresh_tokens
-            if title:
-                title = False
-                stage.agenda.start(ended, _title(stage, ended, talk, caller))
-            at = ended + tempo.gap(dice)
-        else:
-            patience -= 1
-            if not patience or (outcome == NOWHERE and dice.chance(0.4)):
-                return
-            if wait > 150:  # the window is used up: some come back when it opens
-                if dice.chance(0.75):
-                    return
-                at = ended + int(wait * 1000 + dice.spread(20 * MINUTE))
-            else:
-                at = ended + int(wait * 1000 + dice.spread(3_000) * (5 - patience))
-        yield at
-
-
-def _title(stage: Stage, at: int, talk: Conversation, caller: Caller) -> Process:
-    """The small call by which a client names the conversation it has just begun."""
-    if caller.intercepts:
-        return
-    small = Conversation(stage.dice, talk.rig, talk.env, user=talk.user)
-    small.session, small.pinned, small.pinned_until = talk.session, talk.pinned, talk.pinned_until
-    small.chatty = False
-    small.fixed = small.fixed.replace('"stream":true', '"stream":false')
-    stage.line.call(at, small, caller, int(stage.dice.spread(300)), 12, ',"kind":"title"')
+             turns: int = 0) -> Process:  # fmt: skip
+    """`hold`, as a process."""
+    hold(stage, at, talk, caller, tempo, turns)
     yield from ()
 
 
@@ -165,29 +111,25 @@ def routine(stage: Stage, person: Person, caller: Caller, since: int, until: int
     """Conversations of one person between two times: `mean` of them a working day.
 
     With `account`, the person also tends it: logs in, refreshes the token, looks at the usage, and
-    decides what to do when the grant has run out.
+    decides what to do when the grant has run out. A day is planned as it begins.
     """
     dice = stage.dice
     polls = account is not None and dice.chance(0.3)
     lead_s = dice.pick(LEADS_S)
     day = (since + person.offset_ms) // DAY * DAY - person.offset_ms
     while day < until:
+        barred = account is not None and account.suspended
         for at in person.moments(dice, day, mean * dice.spread(0.75)):
             if at <= since or at >= until:
                 continue
-            yield at
             if account is not None:
-                if account.suspended and dice.chance(0.7):
+                if barred and dice.chance(0.7):
                     continue
-                if (
-                    account.on_credit
-                    and account.spent_usd >= account.credit_usd
-                    and not _upgrade(stage, at, account, person)
-                ):
+                if account.drained and not _upgrade(stage, at, account, person):
                     return
                 tend(stage, at, account, person, polls, lead_s)
             talk, tempo = talk_of(stage, person, user)
-            stage.agenda.start(at, converse(stage, at, talk, caller, tempo, tempo.length(dice)))
+            hold(stage, at, talk, caller, tempo)
         day += DAY
         if day > since:
             yield day

@@ -8,7 +8,7 @@ somebody else before, and a device may have been bought second-hand.
 from synth.account import Account, Truth
 from synth.agenda import Process
 from synth.conversation import Caller
-from synth.habits import Own, converse, routine, talk_of
+from synth.habits import Own, hold, routine, talk_of
 from synth.people import DAY, HOUR, Device, Person
 from synth.signup import Dossier, local_price, papers, sign_up
 from synth.stage import Stage
@@ -54,7 +54,7 @@ def live(
         at = sign_up(stage, at, account, dossier) + int(dice.spread(4 * 60_000))
         yield at
         talk, tempo = talk_of(stage, person, user)
-        stage.agenda.start(at, converse(stage, at, talk, caller, tempo, tempo.length(dice)))
+        hold(stage, at, talk, caller, tempo)
     elif account.plan.price_usd and dice.chance((stage.end - stage.start) / (30 * DAY)):
         due = stage.moment()
         stage.agenda.start(due, _renewal(stage, due, account, person))

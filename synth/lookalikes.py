@@ -7,11 +7,12 @@ two accounts and swaps when one is limited. Organisations are in `orgs`.
 
 from collections.abc import Callable
 
+from synth import calls as c
 from synth.account import Account, Truth
 from synth.agenda import Process
-from synth.conversation import Caller, Conversation, Lane
+from synth.conversation import Caller, Conversation
 from synth.goods import Card
-from synth.habits import Own, Tempo, always, converse
+from synth.habits import Own, Tempo, direct, hold
 from synth.honest import (
     VETERANS,
     WRONGLY_SUSPENDED,
@@ -100,26 +101,14 @@ def family(stage: Stage, consumers: Consumers, count: int) -> None:
 class Two:
     """A person with two accounts: stays on one until it refuses, then goes on with the other."""
 
-    switches = 1
-    intercepts = False
+    seat = customer = c.NONE
 
     def __init__(self, stage: Stage, accounts: list[Account], person: Person) -> None:
-        self._stage, self._accounts, self._person = stage, accounts, person
-        self._now = 0
+        self._stage, self._person = stage, person
+        self.pool = direct(stage, accounts, c.SWAP, switches=1)
 
-    def lane(self, at: int, talk: Conversation) -> Lane | None:
-        account = self._accounts[self._now]
-        lane = talk.lanes.get(account.id)
-        if lane is None:
-            dice = self._stage.dice
-            net = self._person.network(dice).fragment()
-            lane = Lane(account, always(dice, account, net, talk), talk.once)
-            talk.lanes[account.id] = lane
-        return lane
-
-    def refused(self, at: int, talk: Conversation, lane: Lane, status: int, wait_s: float) -> None:
-        if status in (402, 403, 429):
-            self._now = 1 - self._now
+    def net(self) -> int:
+        return self._stage.exchange.net(self._person.place(self._stage.dice))
 
 
 def freelancer(stage: Stage, consumers: Consumers, count: int) -> None:
@@ -169,7 +158,8 @@ def overnight_agent(stage: Stage, consumers: Consumers, count: int) -> None:
 def _night(stage: Stage, at: int, account: Account, person: Person) -> Process:
     dice = stage.dice
     talk = Conversation(dice, dice.pick(person.rigs), dice.pick(person.workspaces))
-    yield from converse(stage, at, talk, Own(stage, account, person), _NIGHT, _NIGHT.length(dice))
+    hold(stage, at, talk, Own(stage, account, person), _NIGHT)
+    yield from ()
 
 
 def hackathon(stage: Stage, consumers: Consumers, count: int) -> None:

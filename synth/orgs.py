@@ -7,11 +7,11 @@ Accounts of one organisation carry one `org_id`, and that is all that tells them
 
 from dataclasses import replace
 
+from synth import calls as c
 from synth.account import Account, Truth
 from synth.agenda import Process
-from synth.conversation import Conversation, Lane
 from synth.geography import Egress
-from synth.habits import always, routine
+from synth.habits import routine
 from synth.honest import Consumers, appetite, settle
 from synth.lookalikes import group_id, groups
 from synth.people import DAY, HOUR, Person, Rig
@@ -23,38 +23,22 @@ from synth.wire import fragment
 class Gateway:
     """One egress, several own keys: a random one each call, another one on a refusal."""
 
-    switches = 2
-    intercepts = False
+    seat = customer = c.NONE
 
-    def __init__(self, stage: Stage, accounts: list[Account], egress: Egress) -> None:
-        self._stage, self._accounts = stage, accounts
-        self._net = egress.fragment()
-        self._link = ""
-        self._link_until = 0
+    def __init__(self, stage: Stage, egress: Egress) -> None:
+        self._stage = stage
+        self._net, self._link = stage.exchange.net(egress), stage.exchange.link()
+        # it keeps one connection alive for all of its keys
+        self.pool = stage.exchange.pool(c.RANDOM, switches=2, links=c.LINK_SHARED, link_ms=6 * HOUR)
 
-    def lane(self, at: int, talk: Conversation) -> Lane | None:
-        dice = self._stage.dice
-        ready = [a for a in self._accounts if 0 < a.born <= at]
-        if not ready:
-            return None
-        account = dice.pick(ready)
-        lane = talk.lanes.get(account.id)
-        if lane is None:
-            said = always(dice, account, self._net, talk, self._connection(at))
-            lane = Lane(account, said, talk.once)
-            talk.lanes[account.id] = lane
-        return lane
+    def add(self, account: Account) -> None:
+        """One more key to call with."""
+        exchange = self._stage.exchange
+        seat = exchange.seat(account.n, self.pool, net=self._net, link=self._link)
+        exchange.join(self.pool, seat)
 
-    def refused(self, at: int, talk: Conversation, lane: Lane, status: int, wait_s: float) -> None:
-        return
-
-    def _connection(self, at: int) -> str:
-        """The gateway keeps one connection alive for all of its keys."""
-        if at > self._link_until:
-            dice = self._stage.dice
-            self._link = fragment(connection_id=dice.token(80))
-            self._link_until = at + int(dice.spread(6 * HOUR))
-        return self._link if self._stage.dice.chance(0.87) else ""
+    def net(self) -> int:
+        return c.NONE
 
 
 def _company(stage: Stage) -> tuple[str, str, Person]:
@@ -87,22 +71,22 @@ def company_gateway(stage: Stage, consumers: Consumers, count: int) -> None:
             stage.account("enterprise", Truth(cohort="company_gateway", group_id=group), org)
             for _ in range(size)
         ]
+        gateway = Gateway(stage, egress)
         veteran = dice.chance(0.5)
         opens = stage.start if veteran else stage.moment(0.02, 0.6)
         card = stage.market.card(boss.country.code)
         for index, account in enumerate(accounts):
             if veteran:
-                account.born = 1
+                gateway.add(account)
                 continue
             dossier = papers(stage, boss, kyc=0.2 if index else 0.9)
             dossier.email = f"{dice.pick(stage.pools.words)}{index}@{domain}"
             dossier.egress, dossier.card, dossier.channel = egress, card, "sso"
             dossier.seats = size * 6 if dice.chance(0.5) else None
             at = opens + int(dice.random() * (3 * HOUR if index < size // 2 else 2 * DAY))
-            stage.agenda.start(at, _join(stage, at, account, dossier))
+            stage.agenda.start(at, _join(stage, at, account, dossier, gateway))
         at = opens + HOUR
         stage.agenda.start(at, _declare(stage, at, accounts[0], boss))
-        gateway = Gateway(stage, accounts, egress)
         template = stage.software.application()
         program = stage.software.program("gateway")
         for _ in range(size * 3):
@@ -119,12 +103,13 @@ def company_gateway(stage: Stage, consumers: Consumers, count: int) -> None:
 
 def _through(gateway: Rig, own: Rig) -> Rig:
     """An employee's own client behind the gateway: its prompt, the gateway's headers."""
-    return replace(own, agent=gateway.agent, tls=gateway.tls, device="", stated=gateway.stated)
+    return replace(own, agent=gateway.agent, tls=gateway.tls, device="", stated=gateway.stated,
+                   order=gateway.order)  # fmt: skip
 
 
-def _join(stage: Stage, at: int, account: Account, dossier: Dossier) -> Process:
-    sign_up(stage, at, account, dossier)
-    yield from ()
+def _join(stage: Stage, at: int, account: Account, dossier: Dossier, gateway: Gateway) -> Process:
+    yield sign_up(stage, at, account, dossier)
+    gateway.add(account)
 
 
 def _declare(stage: Stage, at: int, account: Account, boss: Person) -> Process:

@@ -7,8 +7,10 @@ hours. A *rig* is one program installed on one device.
 
 from dataclasses import dataclass, field
 
+from synth import calls as c
 from synth.clients import Program, Software, Template, browser
 from synth.dice import Dice
+from synth.exchange import Exchange
 from synth.geography import AddressPlan, Country, Egress, any_country, offset_ms
 from synth.pools import FREE_MAIL, Pools
 from synth.wire import fragment
@@ -22,6 +24,7 @@ _CONTAINERS = (("/root", 5.0), ("/workspace", 3.0), ("/home/vscode", 2.0), ("/ap
 # What somebody mostly uses: a terminal or editor, an application of his own, the web page.
 MODES = (("terminal", 42.0), ("editor", 16.0), ("application", 14.0), ("web", 28.0))
 
+_CACHE_TTL_MS = {None: 0, "5m": 300_000, "1h": 3_600_000}
 _LARGEST = "lagoon-max-4"
 # What each kind of client asks for, as often as it stands here.
 MODELS: dict[str, tuple[str, ...]] = {
@@ -44,10 +47,10 @@ class Device:
         return fragment(device_id=self.device_id, user_agent=self.browser)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Rig:
-    """Fragments by who could rewrite them on the way. The first four go with every call, `stated`
-    and `meta` and the template's once a conversation."""
+    """One program on one device, as fragments by who could rewrite them on the way. The client's own
+    statement, its template and what is said of the account's use go out once a conversation."""
 
     program: Program
     template: Template | None
@@ -56,18 +59,34 @@ class Rig:
     device: str
     page: str
     stated: str
+    order: str
     meta: str
     fixed: str  # endpoint, stream, max_tokens
     models: tuple[str, ...]
     cache_ttl: str | None  # None: this program caches nothing
     titles: bool  # asks for a title of each conversation
-    always: str = field(init=False)
-    once: str = field(init=False)
+    flags: int = field(init=False)
+    _inked: tuple[int, ...] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        said = self.template.said if self.template else ""
-        object.__setattr__(self, "always", self.agent + self.tls + self.device + self.page)
-        object.__setattr__(self, "once", self.stated + self.meta + said)
+        chatty = self.program.kind in ("cli", "ide")  # calls tools: machine tempo, minted ids
+        self.flags = (
+            (c.CHATTY | c.AUXILIARY) * chatty
+            | c.HAS_SESSION * (self.program.kind in ("cli", "ide", "web"))
+            | c.TITLES * self.titles
+        )
+
+    def inked(self, exchange: Exchange) -> tuple[int, ...]:
+        """The columns of a talk that follow from the program alone, in the order of synth/calls.py."""
+        if self._inked is None:
+            word, template = exchange.fragment, self.template
+            said = word(template.said) if template else c.NONE
+            self._inked = (
+                template.tokens if template else 0, said + 1, _CACHE_TTL_MS[self.cache_ttl],
+                word(self.agent), word(self.tls), word(self.device), word(self.page), word(self.stated),
+                word(self.order), word(self.meta), said, word(self.fixed),
+            )  # fmt: skip
+        return self._inked
 
 
 @dataclass(slots=True)
@@ -93,11 +112,15 @@ class Person:
     def home(self) -> Egress:
         return self.networks[0][0]
 
-    def network(self, dice: Dice) -> Egress:
+    def place(self, dice: Dice) -> Egress:
         """Where the person is just now."""
         if len(self.networks) == 1 or dice.random() < self.networks[0][1]:
-            return self.networks[0][0].neighbour(dice)
+            return self.networks[0][0]
         return dice.weighted(self.networks[1:])
+
+    def network(self, dice: Dice) -> Egress:
+        """The address of one of the person's machines, where the person is just now."""
+        return self.place(dice).neighbour(dice)
 
     def moments(self, dice: Dice, midnight: int, mean: float) -> list[int]:
         """When conversations begin on the local day that starts at `midnight` (UTC epoch ms)."""
@@ -218,6 +241,7 @@ class People:
             fragment(device_id=device.device_id) if kind in ("cli", "ide", "web") else "",
             fragment(timezone=person.zone, language=person.language) if web else "",
             program.stated(device.system),
+            program.order(),
             meta,
             fragment(
                 endpoint="/v1/chat" if web else "/v1/messages",

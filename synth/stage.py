@@ -1,18 +1,22 @@
 """What every actor of a world stands on: the clock, the dice, the goods, the provider."""
 
+from typing import TYPE_CHECKING
+
 from synth.account import Account, Truth
 from synth.agenda import Agenda
 from synth.clients import Software
-from synth.conversation import Line
 from synth.dice import Dice
-from synth.feed import Feed
+from synth.exchange import Exchange
 from synth.geography import AddressPlan
 from synth.goods import Market
 from synth.people import People
 from synth.pools import Pools
-from synth.provider import Provider
+from synth.provider import Provider, incidents
 from synth.record import Record
 from synth.wire import fragment
+
+if TYPE_CHECKING:
+    from synth.pool import Pool, Seat
 
 
 class Stage:
@@ -29,18 +33,26 @@ class Stage:
         # Short prompts that everybody types, the commonest first.
         self.prompts = [fragment(prompt_id=self.dice.token()) for _ in range(160)]
         self.agenda = Agenda()
-        self.feed = Feed(self.dice, end)
-        self.record = Record(self.dice, self.feed)
-        self.provider = Provider(self.dice, self.agenda, self.record, start, end)
-        self.line = Line(self.dice, self.provider, self.feed)
+        self.exchange = Exchange(self.dice, incidents(self.dice, start, end), self.prompts)
+        self.record = Record(self.dice, self.exchange)
+        self.provider = Provider(self.dice, self.agenda, self.record)
         self.roster: list[Account] = []
+        self.seats: dict[int, tuple[Pool, Seat]] = {}  # whose a seat of the exchange is
 
     def account(self, plan: str, truth: Truth, org_id: str | None = None) -> Account:
         """A new account on the roster. Without a group of its own it is its own group."""
-        account = Account(self.dice, plan, truth, org_id)
+        account = Account(self.dice, self.exchange, plan, truth, org_id)
         self.roster.append(account)
         return account
 
     def moment(self, low: float = 0.0, high: float = 1.0) -> int:
         """A uniform time between two fractions of the span."""
         return int(self.start + (low + (high - low) * self.dice.random()) * (self.end - self.start))
+
+    def pass_time(self, until: int) -> None:
+        """Let everything happen up to `until`: first what people decide, then their calls."""
+        self.agenda.run(until)
+        for _, seat, at in self.exchange.play(until):
+            if seat in self.seats:
+                pool, mine = self.seats[seat]
+                pool.lose(mine, at)

@@ -69,8 +69,7 @@ class Station:
         """Put an account to work, and find it customers."""
         stage, dice = self.stage, self.stage.dice
         egress = self.supply.egress.take()
-        seat = self.pool.add(account, egress, self.supply.devices.take())
-        seat.used_at = at
+        self.pool.add(account, egress, self.supply.devices.take())
         stage.provider.watch(account, at, stage.end, mean_life_days=_LIFE_DAYS, wrong=0)
         for _ in range(self.customers_a_seat):
             home = BY_CODE[self.market] if dice.chance(0.8) else None

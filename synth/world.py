@@ -17,7 +17,7 @@ from synth.stage import Stage
 
 TIERS = ("T0", "T1", "T2", "T3", "mixed")
 START = 1_772_409_600_000  # Monday 2026-03-02 00:00 UTC
-_SLICE_MS = 5 * 60_000
+_SLICE_MS = 15 * 60_000
 
 
 class UnknownScenario(ValueError):
@@ -48,13 +48,18 @@ class World:
         """The address plan that the events' `ip` come from."""
         return self._stage.plan.prefixes
 
-    def lines(self) -> Iterator[bytes]:
-        """Event lines as NDJSON (each ends in a newline), in order of observation."""
+    def blocks(self) -> Iterator[tuple[bytes, int]]:
+        """NDJSON in order of observation, in blocks of whole lines, and how many lines each holds."""
         stage, now = self._stage, self._stage.start
         while now < stage.end:
             now = min(now + _SLICE_MS, stage.end)
-            stage.agenda.run(now)
-            yield from stage.feed.drain(now)
+            stage.pass_time(now)
+            yield from stage.exchange.drain(now)
+
+    def lines(self) -> Iterator[bytes]:
+        """The same line by line; each ends in a newline."""
+        for block, _ in self.blocks():
+            yield from block.splitlines(keepends=True)
 
     def truth(self) -> list[TruthRow]:
         """The truth about every account that has acted so far, in order of its (random) id."""

@@ -11,8 +11,7 @@ import zstandard
 from synth.world import TruthRow, simulate
 
 EVENTS, TRUTH, PLAN = "events.ndjson.zst", "truth.csv", "ip_plan.csv"
-_CHUNK_LINES = 4096
-_LEVEL = 3
+_LEVEL = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +47,11 @@ def write(
     count = 0
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
     with (out / EVENTS).open("wb") as raw, compressor.stream_writer(raw) as sink:
-        chunk: list[bytes] = []
-        for line in world.lines():
-            chunk.append(line)
-            if len(chunk) == _CHUNK_LINES:
-                sink.write(b"".join(chunk))
-                count += len(chunk)
-                chunk.clear()
-                if progress:
-                    progress(count)
-        sink.write(b"".join(chunk))
-        count += len(chunk)
-        if progress:
-            progress(count)
+        for block, lines in world.blocks():
+            sink.write(block)
+            count += lines
+            if progress:
+                progress(count)
     truth = world.truth()
     _table(out / TRUTH, [f.name for f in fields(TruthRow)], (astuple(row) for row in truth))
     _table(
