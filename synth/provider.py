@@ -29,69 +29,94 @@ def incidents(dice: Dice, start: int, end: int) -> list[int]:
     return sorted(edges)
 
 
+ACTS = ("challenge", "throttle", "review", "suspend")
+# What a person makes of a case within hours: the share of abusive accounts that are then suspended, and
+# of honest ones. A verdict on an appeal is about as good.
+_SEEN_THROUGH, _MISJUDGED = 0.92, 0.015
+
+
 class Provider:
     def __init__(self, dice: Dice, agenda: Agenda, record: Record) -> None:
         self._dice, self._agenda, self._record = dice, agenda, record
 
-    def suspend(self, account: Account, at: int, *, human: bool = False) -> None:
-        """The provider's word: no further call of this account is served."""
+    def act(
+        self, account: Account, action: str, at: int, *, human: bool = False, reason: str = ""
+    ) -> None:
+        """Do to an account what was decided, and let its keeper know. `review` asks a person first."""
+        dice, keeper = self._dice, account.keeper
         if account.suspended:
             return
-        account.suspend(at)
+        if action == "review":
+            when = at + int(dice.spread(6 * HOUR))
+            self._agenda.start(when, self._look(account, when))
+            return
         self._record.tell(
             at,
             account,
             "enforcement",
-            action="suspend",
+            action=action,
             source="human" if human else "auto",
-            reason=self._dice.pick(_REASONS),
+            reason=reason or dice.pick(_REASONS),
         )
+        if action == "suspend":
+            account.suspend(at)
+        elif action == "throttle":
+            account.throttle(at + int(dice.spread(3 * HOUR)))
+        if keeper is not None:
+            {
+                "suspend": keeper.suspended,
+                "throttle": keeper.throttled,
+                "challenge": keeper.challenged,
+            }[action](at)
 
-    def review(self, account: Account, at: int, *, deserved: bool) -> Process:
-        """Suspend at `at`; if it was a mistake, somebody appeals and is restored."""
+    def _look(self, account: Account, at: int) -> Process:
+        """A person looks at a case."""
+        if self._dice.chance(_SEEN_THROUGH if account.truth.ring_id else _MISJUDGED):
+            self.act(account, "suspend", at, human=True)
+        yield from ()
+
+    def appeal(self, account: Account, at: int) -> Process:
+        """Somebody objects at `at`; a person decides within a day or two."""
         dice = self._dice
-        self.suspend(account, at, human=dice.chance(0.25))
-        if not dice.chance(0.25 if deserved else 0.85):
-            return
-        at += int(dice.spread(9 * HOUR))
         yield at
         self._record.tell(at, account, "appeal", outcome="filed")
         at += int(dice.spread(20 * HOUR))
         yield at
-        if dice.chance(0.04 if deserved else 0.95):
+        if dice.chance(1 - _SEEN_THROUGH if account.truth.ring_id else 0.95):
             self._record.tell(at, account, "appeal", outcome="reversed")
             account.restore(at)
             self._record.tell(at + 1 + dice.randrange(90_000), account, "enforcement",
                               action="restore", source="human", reason="appeal")  # fmt: skip
+            if account.keeper is not None:
+                account.keeper.restored(at)
         else:
             self._record.tell(at, account, "appeal", outcome="upheld")
 
-    def bother(self, account: Account, at: int) -> Process:
-        """A challenge or a throttle, on little evidence and against anybody."""
-        dice = self._dice
-        action = "challenge" if dice.chance(0.6) else "throttle"
-        if action == "throttle":
-            account.throttle(at + int(dice.spread(3 * HOUR)))
-        self._record.tell(at, account, "enforcement", action=action, source="auto",
-                          reason=dice.pick(_REASONS))  # fmt: skip
+    def _own_word(self, account: Account, at: int, action: str) -> Process:
+        """The provider's own team acts, without a detector."""
+        self.act(account, action, at, human=action == "suspend" and self._dice.chance(0.25))
         yield from ()
 
-    def watch(self, account: Account, since: int, until: int, *, mean_life_days: float,
-              wrong: float) -> None:  # fmt: skip
-        """Decide the account's fate between `since` and `until`.
+    def watch(
+        self, account: Account, since: int, until: int, *, mean_life_days: float, wrong: float,
+        sigma: float = 1.4,
+    ) -> None:  # fmt: skip
+        """Decide what the provider's own team makes of the account between `since` and `until`.
 
         Args:
             mean_life_days: median days to a deserved suspension; 0 where none is deserved.
             wrong: probability of a mistaken one.
+            sigma: spread (log) of the life.
         """
         dice = self._dice
         if mean_life_days:
-            at = since + int(dice.lognormal(mean_life_days, 1.4) * DAY)
+            at = since + int(dice.lognormal(mean_life_days, sigma) * DAY)
             if at < until:
-                self._agenda.start(at, self.review(account, at, deserved=True))
+                self._agenda.start(at, self._own_word(account, at, "suspend"))
         elif dice.chance(wrong):
             at = since + int(dice.random() * (until - since))
-            self._agenda.start(at, self.review(account, at, deserved=False))
-        if dice.chance(0.02):
+            self._agenda.start(at, self._own_word(account, at, "suspend"))
+        if dice.chance(0.02):  # on little evidence and against anybody
             at = since + int(dice.random() * (until - since))
-            self._agenda.start(at, self.bother(account, at))
+            action = "challenge" if dice.chance(0.6) else "throttle"
+            self._agenda.start(at, self._own_word(account, at, action))

@@ -23,7 +23,7 @@ class Stage:
     """Built once a world, in a fixed order from one seed."""
 
     def __init__(self, seed: int, start: int, end: int, size: int) -> None:
-        self.start, self.end, self.size = start, end, size
+        self.seed, self.start, self.end, self.size = seed, start, end, size
         self.dice = Dice(seed)
         self.pools = Pools.fill(seed)
         self.plan = AddressPlan(self.dice)

@@ -6,13 +6,15 @@ has been handed out, so memory follows the number of accounts. Everything random
 seeded stream in a fixed order: the same arguments give the same bytes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from synth.account import Account
 from synth.cast import SCENARIOS, cast
 from synth.geography import Prefix
+from synth.labels import LabelRow, labels
 from synth.people import DAY
+from synth.provider import ACTS
 from synth.stage import Stage
 
 TIERS = ("T0", "T1", "T2", "T3", "mixed")
@@ -41,7 +43,6 @@ class World:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._accounts = {account.id: account for account in stage.roster}
 
     @property
     def plan(self) -> list[Prefix]:
@@ -50,11 +51,15 @@ class World:
 
     def blocks(self) -> Iterator[tuple[bytes, int]]:
         """NDJSON in order of observation, in blocks of whole lines, and how many lines each holds."""
+        for _, blocks in self._slices():
+            yield from blocks
+
+    def _slices(self) -> Iterator[tuple[int, Iterator[tuple[bytes, int]]]]:
         stage, now = self._stage, self._stage.start
         while now < stage.end:
             now = min(now + _SLICE_MS, stage.end)
             stage.pass_time(now)
-            yield from stage.exchange.drain(now)
+            yield now, stage.exchange.drain(now)
 
     def lines(self) -> Iterator[bytes]:
         """The same line by line; each ends in a newline."""
@@ -66,16 +71,37 @@ class World:
         rows = [_row(account) for account in self._stage.roster if account.events]
         return sorted(rows, key=lambda row: row.account_id)
 
-    def suspend(self, account_id: str) -> bool:
-        """Feed a decision back: from now on no call of this account is served.
+    def play(
+        self, decide: Callable[[bytes], Iterable[tuple[str, str]]], every_ms: int = _SLICE_MS
+    ) -> None:
+        """Play with a detector in the loop: what it decides happens, and everybody reacts.
 
-        Returns whether there is such an account.
+        Args:
+            decide: is handed the NDJSON that was observed in each `every_ms`; returns (account id, action)
+                pairs, the action `challenge`, `throttle`, `review` or `suspend`.
+
+        Raises:
+            ValueError: it names an action or an account that there is not.
         """
-        account = self._accounts.get(account_id)
-        if account is None:
-            return False
-        self._stage.provider.suspend(account, self._stage.agenda.now)
-        return True
+        stage, due = self._stage, self._stage.start + every_ms
+        accounts = {account.id: account for account in stage.roster}
+        observed: list[bytes] = []
+        for now, blocks in self._slices():
+            observed += [block for block, _ in blocks]
+            if now < due and now < stage.end:
+                continue
+            due = now + every_ms
+            for account_id, action in decide(b"".join(observed)):
+                if action not in ACTS:
+                    raise ValueError(f"no action {action!r}; there are {', '.join(ACTS)}")
+                if account_id not in accounts:
+                    raise ValueError(f"no account {account_id!r} in this world")
+                stage.provider.act(accounts[account_id], action, now)
+            observed.clear()
+
+    def labels(self) -> list[LabelRow]:
+        """What people and processors have said so far; see synth/labels.py."""
+        return labels(self._stage)
 
 
 def _row(account: Account) -> TruthRow:

@@ -99,34 +99,77 @@ def test_imperfections(market: Played) -> None:
     assert 0.003 < late_abusive / len(abusive) < 0.02
 
 
-def test_the_agenda_grows_with_accounts_not_events() -> None:
-    world = simulate(seed=1, accounts=150, days=6)
-    stage = world._stage
-    most = waiting = 0
-    for number, _ in enumerate(world.lines()):
-        if number % 200 == 0:
-            most = max(most, len(stage.agenda._heap))
-            waiting = max(waiting, len(stage.feed._waiting))
-    assert number > 5_000
-    assert most < 8 * 150
-    assert waiting < 3 * 150
+def room(days: float) -> dict[str, int]:
+    """Rows of the tables after a world of so many days."""
+    world = simulate("honest", seed=1, accounts=150, days=days)
+    for _ in world.blocks():
+        pass
+    exchange = world._stage.exchange
+    found = {name: len(getattr(exchange.t, name)) for name in ("talk", "slip", "seat", "member")}
+    return found | {"agenda": len(world._stage.agenda._heap)}
 
 
-def test_a_decision_can_be_fed_back() -> None:
+def test_memory_grows_with_accounts_not_events() -> None:
+    short, long = room(2), room(9)
+    assert long["seat"] == short["seat"]
+    assert all(long[name] <= 2 * short[name] for name in short)
+
+
+def test_a_decision_takes_effect() -> None:
     world = simulate("transfer_station", seed=8, accounts=60, days=4, abusive_share=0.3)
-    lines = world.lines()
-    victim = None
-    served_after = 0
-    for number, line in enumerate(lines):
-        if victim is None and number > 1_500 and b'"status":200' in line:
-            victim = line.split(b'"account_id":"')[1].split(b'"')[0]
-            assert world.suspend(victim.decode())
-            assert not world.suspend("acct_nobody")
-            told = number
-        elif victim and victim in line and b'"status":200' in line and number > told + 400:
-            served_after += 1
-    assert victim is not None
-    assert served_after <= 3  # late deliveries
+    victims: dict[str, int] = {}
+    rings = {a.id for a in world._stage.roster if a.truth.ring_id}
+    served: Counter[str] = Counter()
+
+    def decide(observed: bytes) -> list[tuple[str, str]]:
+        events = [json.loads(line) for line in observed.splitlines()]
+        for event in events:
+            started = event["occurred_at"] - event.get("duration_ms", 0)
+            if event.get("status") == 200 and started > victims.get(event["account_id"], started):
+                served[event["account_id"]] += 1
+        fresh = {e["account_id"] for e in events if e.get("status") == 200} & rings - set(victims)
+        for account in sorted(fresh)[:1]:
+            victims[account] = max(e["occurred_at"] for e in events)
+            return [(account, "suspend")]
+        return []
+
+    world.play(decide, every_ms=3_600_000)
+    restored = {a.id for a in world._stage.roster if a.id in victims and not a.suspended}
+    assert len(victims) > 5
+    assert sum(n for account, n in served.items() if account not in restored) <= len(victims)
+
+
+@pytest.mark.parametrize(
+    ("told", "match"), [(("acct_nobody", "suspend"), "acct_nobody"), (("", "ban"), "suspend")]
+)
+def test_an_impossible_decision_is_refused(told: tuple[str, str], match: str) -> None:
+    world = simulate("honest", accounts=20, days=0.5)
+    with pytest.raises(ValueError, match=match):
+        world.play(lambda observed: [told])
+
+
+def test_watching_changes_nothing() -> None:
+    """A detector that never acts sees the log of the open loop."""
+    options = {"seed": 4, "accounts": 80, "days": 1.5}
+    seen: list[bytes] = []
+    simulate("market", **options).play(lambda observed: seen.append(observed) or [])  # type: ignore[arg-type, func-returns-value]
+    assert b"".join(seen) == b"".join(simulate("market", **options).lines())  # type: ignore[arg-type]
+
+
+def test_labels_are_late_partial_and_sometimes_wrong() -> None:
+    world = simulate("market", seed=3, accounts=800, days=8, abusive_share=0.3)
+    for _ in world.blocks():
+        pass
+    truth = {row.account_id: row for row in world.truth()}
+    labels = world.labels()
+    assert labels == world.labels()
+    last = {row.account_id: row for row in labels}
+    rings = [a for a, row in truth.items() if row.ring_id]
+    found = [a for a in rings if a in last and last[a].label == "abusive"]
+    assert 0.3 * len(rings) < len(found) < 0.95 * len(rings)
+    wrong = [a for a, row in last.items() if row.label == "abusive" and not truth[a].ring_id]
+    assert 0 < len(wrong) < 0.05 * len(truth)
+    assert min(row.at for row in labels) > world._stage.start
 
 
 def test_statuses_are_mixed(market: Played) -> None:
