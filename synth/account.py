@@ -1,6 +1,7 @@
 """An account as the provider keeps it: its plan, its quota window, its standing."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from synth.dice import Dice
 from synth.wire import fragment
@@ -41,10 +42,19 @@ class Truth:
     group_id: str = ""
 
 
+class Keeper(Protocol):
+    """Who answers for an account when the provider acts on it. Times are epoch ms."""
+
+    def suspended(self, at: int) -> None: ...
+    def restored(self, at: int) -> None: ...
+    def challenged(self, at: int) -> None: ...
+    def throttled(self, at: int) -> None: ...
+
+
 class Account:
     __slots__ = (
-        "born", "credential", "credit_usd", "events", "head", "id", "on_credit", "org_id",
-        "plan", "spent_usd", "suspended", "throttled_until", "truth", "warm_system", "warm_until",
+        "born", "credential", "credit_usd", "events", "head", "id", "keeper", "on_credit",
+        "org_id", "paid_usd", "plan", "spent_usd", "suspended", "throttled_until", "truth", "warm_system", "warm_until",
         "window_ends", "window_said", "window_spent",
     )  # fmt: skip
 
@@ -60,7 +70,9 @@ class Account:
         self.throttled_until = 0
         self.credit_usd = self.plan.granted_usd
         self.on_credit = plan == "free"  # calls are paid from a grant that runs out
-        self.spent_usd = 0.0
+        self.keeper: Keeper | None = None
+        self.paid_usd = 0.0  # charges and metered calls, net of what was taken back
+        self.spent_usd = 0.0  # list price of what was served
         self.window_ends = 0
         self.window_spent = 0.0
         self.window_said = ""

@@ -2,6 +2,7 @@
 
 from synth.account import Account, Truth
 from synth.agenda import Agenda
+from synth.books import Book
 from synth.clients import Software
 from synth.conversation import Line
 from synth.dice import Dice
@@ -34,6 +35,7 @@ class Stage:
         self.provider = Provider(self.dice, self.agenda, self.record, start, end)
         self.line = Line(self.dice, self.provider, self.feed)
         self.roster: list[Account] = []
+        self.books: list[Book] = []
 
     def account(self, plan: str, truth: Truth, org_id: str | None = None) -> Account:
         """A new account on the roster. Without a group of its own it is its own group."""

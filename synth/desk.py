@@ -1,0 +1,28 @@
+"""The plainest abusive caller: one machine on one account, from one egress."""
+
+from synth.account import Account
+from synth.conversation import Conversation, Lane
+from synth.habits import always
+from synth.stage import Stage
+
+
+class Desk:
+    """A worker's machine on one account's egress."""
+
+    switches = 0
+
+    def __init__(
+        self, stage: Stage, account: Account, net: str, *, intercepts: bool = False
+    ) -> None:
+        self._stage, self._account, self._net = stage, account, net
+        self.intercepts = intercepts
+
+    def lane(self, at: int, talk: Conversation) -> Lane | None:
+        lane = talk.lanes.get("")
+        if lane is None:
+            said = always(self._stage.dice, self._account, self._net, talk)
+            lane = talk.lanes[""] = Lane(self._account, said, talk.once)
+        return lane
+
+    def refused(self, at: int, talk: Conversation, lane: Lane, status: int, wait_s: float) -> None:
+        return
