@@ -61,8 +61,7 @@ class Carder(Operator):
 
     def use(self, at: int, account: Account, keeper: Tenure) -> Process:
         stage, dice = self.stage, self.stage.dice
-        user = stage.people.make()
-        user.workspaces = self.supply.places(user.workspaces)
+        user = self.customer() if self.pool else stage.people.make()
         mean = appetite(stage, user.mode) * _HARD
         if self.pool:
             self.add(self.pool, account, keeper)

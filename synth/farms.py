@@ -24,7 +24,6 @@ from synth.supply import MARKETS, Supply, ring_sizes
 
 _CALLS_AN_ACCOUNT = 55  # what a grant is good for, about
 _CALLS_A_CONVERSATION = 8
-_TRADES = ("terminal", "terminal", "editor", "application", "web")
 
 
 class Farm(Operator):
@@ -41,7 +40,7 @@ class Farm(Operator):
             for _ in range(supply.traits.scripts)
         ]
         self.workers = [
-            stage.people.make(dice.pick(supply.countries), dice.pick(_TRADES))
+            stage.people.make(dice.pick(supply.countries))
             for _ in range(max(1, size // dice.randint(2, 5)))
         ]
         for worker in self.workers:
@@ -59,8 +58,7 @@ class Farm(Operator):
         calls = self.size * _CALLS_AN_ACCOUNT * supply.traits.credit_share
         mean = calls / _CALLS_A_CONVERSATION / customers / days
         for _ in range(customers):
-            person = stage.people.make()
-            person.workspaces = supply.places(person.workspaces)
+            person = self.customer()
             begin = since + int(dice.spread(3 * HOUR))
             stage.agenda.start(
                 begin,

@@ -18,9 +18,9 @@ from synth.supply import Supply, ring_sizes
 from synth.wire import fragment
 
 _QUESTIONS = 400  # on a ring's list, each asked once and then again from the start
-_LISTED = 0.35  # share of harvesting calls that come from the list
+_LISTED = 0.12  # share of harvesting calls that come from the list
 _MIXED = 0.5  # ordinary customers an account
-_LOAD = 1.5  # conversations an account and day
+_LOAD = 2.0  # conversations an account and day
 
 
 class Harvester(Operator):
@@ -36,11 +36,13 @@ class Harvester(Operator):
         templates = [stage.software.application() for _ in range(supply.traits.prompt_templates)]
         self.programs: list[Person] = []
         for _ in range(max(1, size // 2)):
-            program = stage.people.make(mode="application")
-            program.rigs = [
-                stage.people.rig(program, program.devices[0], rig.program, dice.pick(templates))
-                for rig in program.rigs
-            ]
+            program = stage.people.make(mode=self.trade)
+            program.starts_h, program.awake_h, program.weekend = 0.0, 24.0, 0.9
+            if self.trade == "application":
+                program.rigs = [
+                    stage.people.rig(program, program.devices[0], rig.program, dice.pick(templates))
+                    for rig in program.rigs
+                ]
             self.programs.append(program)
         self._list = [fragment(prompt_id=dice.token()) for _ in range(_QUESTIONS)]
         self._next = 0
@@ -61,8 +63,7 @@ class Harvester(Operator):
         )
         stage.agenda.start(since, self._cover(since, program, caller, mean * _LISTED))
         if dice.chance(_MIXED):
-            person = stage.people.make()
-            person.workspaces = self.supply.places(person.workspaces)
+            person = self.customer()
             stage.agenda.start(
                 since, routine(stage, person, Customer(pool), since, stage.end, 1.5 * mean)
             )

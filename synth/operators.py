@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from synth.account import Account
 from synth.agenda import Process
 from synth.books import settle
-from synth.people import DAY, HOUR
+from synth.geography import Country
+from synth.people import DAY, HOUR, Person
 from synth.pool import Pool, Seat
 from synth.prices import STREET_SHARE, USD
 from synth.signup import Dossier, charge, check_identity, sign_up
 from synth.stage import Stage
-from synth.supply import Supply, log_uniform
+from synth.supply import TRADES, Supply, log_uniform
 from synth.traits import harder
 from synth.wire import fragment
 
@@ -24,6 +25,9 @@ VETERANS = 0.34  # share of accounts that signed up before the world began
 _ADAPTS_FROM = 3  # losses a day that nobody takes for chance
 _CAPITAL = 2.0  # what he can lose, in parts of what his accounts and their plans cost
 _ANSWERS_AFTER_MS = 3 * HOUR
+
+_ONE_WAY = 0.94
+_WORN = {"terminal": "cli", "editor": "ide", "application": "sdk", "web": "cli"}
 
 Plans = Sequence[tuple[str, float]]
 
@@ -68,6 +72,7 @@ class Operator:
     def __init__(self, stage: Stage, supply: Supply, size: int) -> None:
         self.stage, self.supply, self.size = stage, supply, size
         self.pool: Pool | None = None
+        self.trade = stage.dice.weighted(TRADES)
         self.closed = False
         self.accounts: list[Account] = []
         self.reserve: list[Account] = []
@@ -156,11 +161,21 @@ class Operator:
         return seat
 
     def pooled(self) -> Pool:
-        """The pool of this ring."""
+        """The pool of this ring, dressed as what its customers use."""
         traits = self.supply.traits
         self.pool = pool = Pool(self.stage, traits, fill_first=traits.scheduler == "fill_first")
+        pool.worn = _WORN[self.trade]
+        if self.trade == "web":  # browsers keep their own looks
+            pool.unified = False
         pool.on_loss = self._seat_lost
         return pool
+
+    def customer(self, country: Country | None = None) -> Person:
+        """Somebody whom the ring serves: nearly always through the one way in that it sells."""
+        stage, dice = self.stage, self.stage.dice
+        person = stage.people.make(country, self.trade if dice.chance(_ONE_WAY) else None)
+        person.workspaces = self.supply.places(person.workspaces)
+        return person
 
     # The provider acts.
 

@@ -22,17 +22,16 @@ from synth.stage import Stage
 from synth.supply import MARKETS, Supply, log_uniform, ring_sizes
 from synth.traits import UNLIMITED, Range
 
-_CUSTOMERS = (("terminal", 4.5), ("editor", 2.0), ("application", 1.8), ("web", 1.7))
 _SUBSCRIPTIONS: Plans = (("pro", 6.0), ("max", 0.8), ("payg", 2.0), ("free", 2.2))
-_BUSIEST = 6.0  # conversations an account and day
+_BUSIEST = 9.0  # conversations an account and day
 
 
 @dataclass(frozen=True, slots=True)
 class Archetype:
     """A kind of station: accounts, customers an account, and conversations an account and day.
 
-    Sizes and customers are users' claims [I]. Loads are of this world's scale [A]: real plan
-    accounts make 300-3,000 calls a day and a hydra's 26, ours about a twentieth of the former.
+    Sizes and customers are users' claims [I]. A hydra makes some 26 calls an account and day [I], as
+    here; real plan accounts make 300-3,000, ours a tenth of that, as honest ones do [A].
     """
 
     name: str
@@ -49,10 +48,10 @@ _KEYS = {
     "switches": 3, "probe_failing_only": True,
 }  # fmt: skip
 ARCHETYPES: tuple[Archetype, ...] = (
-    Archetype("small", 20, (5, 30), (3, 12), 1.9),
-    Archetype("large", 2.5, (50, 800), (3, 20), 1.9),
-    Archetype("hydra", 0.6, (2_000, 20_000), (1, 2), 0.9),
-    Archetype("free_keys", 1.2, (50, 5_000), (1, 3), 0.9, (("free", 9.0), ("payg", 1.0)), _KEYS),
+    Archetype("small", 20, (5, 30), (3, 12), 3.0),
+    Archetype("large", 2.5, (50, 800), (3, 20), 3.0),
+    Archetype("hydra", 0.6, (2_000, 20_000), (1, 2), 2.6),
+    Archetype("free_keys", 1.2, (50, 5_000), (1, 3), 2.2, (("free", 9.0), ("payg", 1.0)), _KEYS),
 )
 _LEAST = 5  # accounts that a station of any kind can be scaled down to
 _LARGEST_SHARE = 0.6  # of the accounts there are for all stations, that one can have
@@ -62,7 +61,7 @@ class Station(Operator):
     """One operator and his pool."""
 
     disputes = 0.3
-    reach = 0.8  # share of its customers that live in its own market
+    reach = 0.55  # share of its customers that live in its own market
 
     def __init__(self, stage: Stage, supply: Supply, size: int, kind: Archetype) -> None:
         super().__init__(stage, supply, size)
@@ -84,8 +83,7 @@ class Station(Operator):
         self.add(pool, account, keeper)
         for _ in range(self.customers_a_seat):
             home = BY_CODE[self.market] if dice.chance(self.reach) else None
-            person = stage.people.make(home, mode=dice.weighted(_CUSTOMERS))
-            person.workspaces = self.supply.places(person.workspaces)
+            person = self.customer(home)
             since = at + int(dice.random() * 8 * HOUR)
             mean = self.load / self.customers_a_seat * dice.spread(0.75)
             stage.agenda.start(
@@ -117,7 +115,7 @@ def transfer_station(stage: Stage, count: int, brief: Brief) -> None:
         Station(stage, Supply(stage, "transfer_station", brief, **kind.habits), size, kind)
 
 
-_CARPOOL = Archetype("carpool", 1, (1, 4), (3, 6), 2.4, (("pro", 5.0), ("max", 3.0)))
+_CARPOOL = Archetype("carpool", 1, (1, 4), (3, 6), 3.2, (("pro", 5.0), ("max", 3.0)))
 _CARPOOL_HABITS: dict[str, Any] = {
     "pinned": True, "switches": 0, "card_uses": (2, 4), "phone_uses": (1, 2), "reserve": 0.0,
     "batch": (1, 4), "sticky_ms": UNLIMITED,

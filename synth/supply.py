@@ -27,11 +27,17 @@ from synth.traits import Range, traits, with_knobs
 
 T = TypeVar("T")
 
-# Where stations find their customers, and how often.
+# Where resellers find their customers, and how often. Demand lies where official prices are high
+# against wages, with a lean to UTC+8; it is nobody's nationality that makes a ring.
 MARKETS: tuple[tuple[str, float], ...] = (
-    ("CN", 4.0), ("RU", 1.6), ("IN", 1.0), ("VN", 0.8), ("ID", 0.8), ("TR", 0.6), ("BR", 0.8),
-    ("US", 0.8),
+    ("CN", 1.6), ("RU", 1.0), ("IN", 1.4), ("VN", 1.0), ("ID", 1.0), ("TR", 0.9), ("BR", 1.2),
+    ("US", 1.6), ("TW", 0.7), ("KR", 0.7), ("JP", 0.6), ("DE", 0.6), ("PL", 0.5), ("SG", 0.5),
 )  # fmt: skip
+# What a reseller sells access to, and how often: one way in, for nearly all of his customers.
+TRADES: tuple[tuple[str, float], ...] = (
+    ("terminal", 4.4), ("editor", 1.8), ("application", 1.8), ("web", 2.0),
+)  # fmt: skip
+_USED_AT_ONCE = 0.6  # of fresh accounts
 _ONE_TURN = Tempo(1.0, 0.0, 900, 900, 200)
 
 
@@ -270,5 +276,8 @@ class Supply:
 
     def dormancy(self, at: int) -> int:
         """How long an account opened at `at` lies (ms), within what is left of the world."""
+        dice = self.stage.dice
+        if dice.chance(_USED_AT_ONCE):
+            return int(dice.spread(4 * 60_000))
         lies = log_uniform(self.stage, self.traits.dormancy_ms)
-        return int(min(lies, 0.6 * self.stage.dice.random() * (self.stage.end - at)))
+        return int(min(lies, 0.6 * dice.random() * (self.stage.end - at)))

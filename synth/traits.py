@@ -189,10 +189,12 @@ class Parameter:
 
 
 AS_IT_COMES = object()  # the relay's own default
+_STICKY = Mix((HOUR, 8), (6 * HOUR, 1), (300 * SECOND, 1))
 _OFTEN_PINNED = Mix((True, 1), (False, 9))
 PARAMETERS: tuple[Parameter, ...] = (
     #         name                source     T0            T1            T2            T3   meaning
     Parameter("sliding",            "S", AS_IT_COMES,     True,         True,         True, "stickiness is renewed on each use"),
+    Parameter("sticky_ms",        "S/A", AS_IT_COMES, _STICKY, _STICKY, _STICKY, "how long a conversation stays on an account; 0 is not at all"),
     Parameter("pinned",             "A", _OFTEN_PINNED, _OFTEN_PINNED, _OFTEN_PINNED, True, "a customer stays on one account"),
     Parameter("seat_cap",         "S/I", Mix((10, 6), (5, 2), (4, 1), (2, 1)), Mix((10, 5), (5, 3), (4, 2)), Mix((5, 5), (4, 4), (3, 1)), Mix((4, 4), (3, 4), (2, 2)), "calls in flight on one account"),
     Parameter("stop_threshold",   "S/I", Mix((1.0, 7), (.95, 3)), Mix((1.0, 4), (.95, 3), (.9, 3)), Mix((.95, 4), (.9, 3), (.8, 3)), Mix((.9, 4), (.8, 6)), "window use at which an account rests; 1 is none"),
@@ -222,7 +224,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("device_uses",        "A",     (4, 8),       (2, 4),       (1, 3),       (1, 2), "accounts one device opens"),
     Parameter("domain_uses",        "A",    (6, 14),       (3, 7),       (2, 4),       (1, 3), "accounts one mail domain serves"),
     Parameter("egress_uses",      "S/A", Mix(((EVERYBODY, EVERYBODY), 35), ((4, 12), 65)), Mix(((12, 40), 20), ((2, 5), 55), ((1, 1), 25)), (1, 1), (1, 1), "accounts that call from one address"),
-    Parameter("egress_quality",     "A",       0.3,          0.55,         0.75,         0.9, "share of residential and mobile addresses"),
+    Parameter("egress_quality",     "A",       0.3,          0.6,          0.9,          0.97, "share of residential and mobile addresses"),
     Parameter("signup_egress_uses", "A",     (3, 8),       (1, 4),       (1, 2),       (1, 1), "accounts opened from one address"),
     Parameter("human_mail",         "A",       0.35,         0.6,          0.75,         0.9, "share of addresses as a person would choose"),
     Parameter("buys_ready",         "A",       0.7,          0.6,          0.5,          0.4, "share of pool operators who buy accounts ready-made"),
