@@ -8,10 +8,10 @@ puts it into a pool.
 from synth.account import Account
 from synth.agenda import Process
 from synth.cover import Brief
-from synth.habits import Own, login, routine
+from synth.habits import Own, login
 from synth.honest import appetite
 from synth.operators import Operator, Tenure
-from synth.people import HOUR, MINUTE
+from synth.people import MINUTE
 from synth.pool import Customer
 from synth.signup import Dossier, charge
 from synth.stage import Stage
@@ -65,14 +65,14 @@ class Carder(Operator):
         mean = appetite(stage, user.mode) * _HARD
         if self.pool:
             self.add(self.pool, account, keeper)
-            since = at + int(dice.spread(2 * HOUR))
-            caller = Customer(self.pool)
-            stage.agenda.start(since, routine(stage, user, caller, since, stage.end, mean))
+            since = at + int(dice.spread(20 * MINUTE))
+            self.serve(since, user, Customer(self.pool), mean, stage.end)
             return
         door = self.supply.door()
         login(stage, at, account, door.fragment() + dice.pick(user.devices).said())
         user.networks = [(door, 0.7), (user.home, 1.0)]
-        yield from routine(stage, user, Own(stage, account, user), at, stage.end, mean, account)
+        self.serve(at, user, Own(stage, account, user), mean, stage.end, account)
+        yield from ()
 
 
 def carded(stage: Stage, count: int, brief: Brief) -> None:

@@ -7,7 +7,7 @@ from synth.stage import Stage
 
 
 class Desk:
-    """A worker's machine on one account's egress."""
+    """A worker's machine on one account's egress, until the provider serves no more."""
 
     switches = 0
 
@@ -16,8 +16,11 @@ class Desk:
     ) -> None:
         self._stage, self._account, self._net = stage, account, net
         self.intercepts = intercepts
+        self._over = False
 
     def lane(self, at: int, talk: Conversation) -> Lane | None:
+        if self._over:
+            return None
         lane = talk.lanes.get("")
         if lane is None:
             said = always(self._stage.dice, self._account, self._net, talk)
@@ -25,4 +28,4 @@ class Desk:
         return lane
 
     def refused(self, at: int, talk: Conversation, lane: Lane, status: int, wait_s: float) -> None:
-        return
+        self._over = status in (402, 403)

@@ -12,15 +12,14 @@ from synth.agenda import Process
 from synth.conversation import Conversation
 from synth.cover import Brief
 from synth.desk import Desk
-from synth.geography import BY_CODE
-from synth.habits import Own, login, routine
+from synth.habits import Own, login
 from synth.honest import appetite
 from synth.operators import Operator, Tenure
 from synth.people import DAY, HOUR, Person
 from synth.pool import Customer, Pool
 from synth.signup import Dossier
 from synth.stage import Stage
-from synth.supply import MARKETS, Supply, ring_sizes
+from synth.supply import Supply, market_of, ring_sizes
 
 _CALLS_AN_ACCOUNT = 55  # what a grant is good for, about
 _CALLS_A_CONVERSATION = 8
@@ -53,17 +52,15 @@ class Farm(Operator):
     def _sell(self, pool: Pool, since: int) -> None:
         """Let customers call the pool about as often as the grants allow."""
         stage, dice, supply = self.stage, self.stage.dice, self.supply
-        customers = max(2, self.size // dice.randint(1, 3))
-        days = max(0.5, (stage.end - since) / DAY)
+        customers = self.size * dice.randint(1, 3)
+        days = max(0.5, (stage.end - since) / DAY) / 2  # they come one after the other
         calls = self.size * _CALLS_AN_ACCOUNT * supply.traits.credit_share
         mean = calls / _CALLS_A_CONVERSATION / customers / days
         for _ in range(customers):
             person = self.customer()
-            begin = since + int(dice.spread(3 * HOUR))
-            stage.agenda.start(
-                begin,
-                routine(stage, person, Customer(pool), begin, stage.end, mean * dice.spread(0.75)),
-            )
+            begin = stage.moment(0.0, 0.9)
+            self.serve(max(begin, since + HOUR), person, Customer(pool), mean * dice.spread(0.75),
+                       stage.end)  # fmt: skip
         stage.agenda.start(since, pool.tend(since))
 
     def opened(self, at: int, account: Account, dossier: Dossier) -> Process:
@@ -97,9 +94,8 @@ class Farm(Operator):
         net = self.supply.door().fragment()
         login(stage, at, account, net + dice.pick(worker.devices).said())
         until = min(stage.end, at + int(dice.spread(2.2 * DAY) * self.supply.traits.credit_share))
-        yield from routine(
-            stage, worker, Desk(stage, account, net), at, until, 1.6 + dice.spread(2.0)
-        )
+        self.serve(at, worker, Desk(stage, account, net), 1.6 + dice.spread(2.0), until)
+        yield from ()
 
 
 class SmsFarm(Farm):
@@ -109,20 +105,21 @@ class SmsFarm(Farm):
     kyc = 0.3
 
     def __init__(self, stage: Stage, supply: Supply, size: int) -> None:
-        self.market = stage.dice.weighted(MARKETS)
+        self.market = market_of(stage.dice)
         super().__init__(stage, supply, size, pooling=0.4)
 
     def _drain(self, at: int, account: Account) -> Process:
         """The buyer logs in from elsewhere and uses it as a person does."""
         stage, dice = self.stage, self.stage.dice
-        buyer = stage.people.make(BY_CODE[self.market] if dice.chance(0.6) else None)
+        buyer = stage.people.make(self.market if dice.chance(0.6) else None)
         if dice.chance(0.6):
             login(stage, at, account, buyer.home.fragment() + dice.pick(buyer.devices).said())
         if dice.chance(0.3):
             buyer.networks = [(self.supply.door(), 0.8), (buyer.home, 1.0)]
         buyer.workspaces = self.supply.places(buyer.workspaces)
-        yield from routine(stage, buyer, Own(stage, account, buyer), at, stage.end,
-                           appetite(stage, buyer.mode), account)  # fmt: skip
+        self.serve(at, buyer, Own(stage, account, buyer), appetite(stage, buyer.mode), stage.end,
+                   account)  # fmt: skip
+        yield from ()
 
 
 def credit_farm(stage: Stage, count: int, brief: Brief) -> None:

@@ -9,7 +9,6 @@ from synth.account import Account
 from synth.agenda import Process
 from synth.conversation import Conversation
 from synth.cover import Brief
-from synth.habits import routine
 from synth.operators import Operator, Tenure
 from synth.people import DAY, HOUR, Person
 from synth.pool import Customer
@@ -56,17 +55,13 @@ class Harvester(Operator):
         self.add(pool, account, keeper)
         program = dice.pick(self.programs)
         caller = Customer(pool)
-        since = at + int(dice.spread(2 * HOUR))
+        since = at + int(dice.spread(HOUR))
         mean = _LOAD * dice.spread(0.75)
-        stage.agenda.start(
-            since, routine(stage, program, caller, since, stage.end, mean * (1 - _LISTED))
-        )
+        self.serve(since, program, caller, mean * (1 - _LISTED), stage.end)
         stage.agenda.start(since, self._cover(since, program, caller, mean * _LISTED))
         if dice.chance(_MIXED):
             person = self.customer()
-            stage.agenda.start(
-                since, routine(stage, person, Customer(pool), since, stage.end, 1.5 * mean)
-            )
+            self.serve(since, person, Customer(pool), 1.5 * mean, stage.end)
         yield from ()
 
     def _cover(self, at: int, program: Person, caller: Customer, mean: float) -> Process:

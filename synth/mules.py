@@ -8,12 +8,11 @@ person each, who behaves like any other customer.
 from synth.account import Account
 from synth.agenda import Process
 from synth.cover import Brief
-from synth.geography import BY_CODE
-from synth.habits import Own, login, routine
+from synth.habits import Own, login
 from synth.honest import appetite
 from synth.operators import Operator, Tenure
 from synth.stage import Stage
-from synth.supply import MARKETS, Supply, ring_sizes
+from synth.supply import Supply, market_of, ring_sizes
 
 
 class Mules(Operator):
@@ -25,20 +24,21 @@ class Mules(Operator):
 
     def __init__(self, stage: Stage, supply: Supply, size: int) -> None:
         super().__init__(stage, supply, size)
-        self.market = stage.dice.weighted(MARKETS)
+        self.market = market_of(stage.dice)
         self.start()
 
     def use(self, at: int, account: Account, keeper: Tenure) -> Process:
         """The buyer takes over: another device, another place, an ordinary life."""
         stage, dice = self.stage, self.stage.dice
-        buyer = stage.people.make(BY_CODE[self.market] if dice.chance(0.5) else None)
+        buyer = stage.people.make(self.market if dice.chance(0.5) else None)
         if dice.chance(0.7):
             login(stage, at, account, buyer.home.fragment() + dice.pick(buyer.devices).said())
         if dice.chance(0.4):
             buyer.networks = [(self.supply.door(), 0.8), (buyer.home, 1.0)]
         buyer.workspaces = self.supply.places(buyer.workspaces)
-        yield from routine(stage, buyer, Own(stage, account, buyer), at, stage.end,
-                           appetite(stage, buyer.mode) * 1.2, account)  # fmt: skip
+        self.serve(at, buyer, Own(stage, account, buyer), appetite(stage, buyer.mode) * 1.2,
+                   stage.end, account)  # fmt: skip
+        yield from ()
 
 
 def kyc_mule(stage: Stage, count: int, brief: Brief) -> None:

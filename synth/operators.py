@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from synth.account import Account
 from synth.agenda import Process
 from synth.books import settle
+from synth.conversation import Caller
 from synth.geography import Country
+from synth.habits import converse, routine, talk_of
 from synth.people import DAY, HOUR, Person
 from synth.pool import Pool, Seat
 from synth.prices import STREET_SHARE, USD
@@ -26,8 +28,8 @@ _ADAPTS_FROM = 3  # losses a day that nobody takes for chance
 _CAPITAL = 2.0  # what he can lose, in parts of what his accounts and their plans cost
 _ANSWERS_AFTER_MS = 3 * HOUR
 
-_ONE_WAY = 0.94
-_WORN = {"terminal": "cli", "editor": "ide", "application": "sdk", "web": "cli"}
+# The kind of program with which each trade is plied.
+_USED = {"terminal": "cli", "editor": "ide", "application": "sdk", "web": "web"}
 
 Plans = Sequence[tuple[str, float]]
 
@@ -157,23 +159,38 @@ class Operator:
     def add(self, pool: Pool, account: Account, keeper: Tenure) -> Seat:
         """Into the pool, on an egress and a device of its own or shared."""
         keeper.seat = seat = pool.add(account, self.supply.door(), self.supply.devices.take())
-        seat.used_at = self.stage.agenda.now
         return seat
+
+    def serve(self, since: int, person: Person, caller: Caller, mean: float, until: int,
+              account: Account | None = None) -> None:  # fmt: skip
+        """Somebody who has just paid tries it at once and then uses it, `mean` times a day."""
+        stage = self.stage
+        if since < until:
+            stage.agenda.start(since, self._serve(since, person, caller, mean, until, account))
+
+    def _serve(self, at: int, person: Person, caller: Caller, mean: float, until: int,
+               account: Account | None) -> Process:  # fmt: skip
+        stage = self.stage
+        yield at
+        talk, tempo = talk_of(stage, person)
+        stage.agenda.start(at, converse(stage, at, talk, caller, tempo, tempo.length(stage.dice)))
+        yield from routine(stage, person, caller, at, until, mean, account)
 
     def pooled(self) -> Pool:
         """The pool of this ring, dressed as what its customers use."""
         traits = self.supply.traits
         self.pool = pool = Pool(self.stage, traits, fill_first=traits.scheduler == "fill_first")
-        pool.worn = _WORN[self.trade]
         if self.trade == "web":  # browsers keep their own looks
             pool.unified = False
+        else:
+            pool.worn = _USED[self.trade]
         pool.on_loss = self._seat_lost
         return pool
 
     def customer(self, country: Country | None = None) -> Person:
-        """Somebody whom the ring serves: nearly always through the one way in that it sells."""
-        stage, dice = self.stage, self.stage.dice
-        person = stage.people.make(country, self.trade if dice.chance(_ONE_WAY) else None)
+        """Somebody whom the ring serves, through the one way in that it sells."""
+        person = self.stage.people.make(country, self.trade)
+        person.rigs = [rig for rig in person.rigs if rig.program.kind == _USED[self.trade]]
         person.workspaces = self.supply.places(person.workspaces)
         return person
 

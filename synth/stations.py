@@ -13,13 +13,11 @@ from typing import Any
 from synth.account import Account
 from synth.agenda import Process
 from synth.cover import Brief
-from synth.geography import BY_CODE
-from synth.habits import routine
 from synth.operators import Operator, Plans, Tenure
 from synth.people import HOUR
 from synth.pool import Customer
 from synth.stage import Stage
-from synth.supply import MARKETS, Supply, log_uniform, ring_sizes
+from synth.supply import Supply, log_uniform, market_of, ring_sizes
 from synth.traits import UNLIMITED, Range
 
 _SUBSCRIPTIONS: Plans = (("pro", 6.0), ("max", 0.8), ("payg", 2.0), ("free", 2.2))
@@ -40,6 +38,7 @@ class Archetype:
     customers: Range
     load: float
     plans: Plans = _SUBSCRIPTIONS
+    trade: str = ""  # what it serves, where its accounts serve nothing else
     habits: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -51,7 +50,16 @@ ARCHETYPES: tuple[Archetype, ...] = (
     Archetype("small", 20, (5, 30), (3, 12), 3.0),
     Archetype("large", 2.5, (50, 800), (3, 20), 3.0),
     Archetype("hydra", 0.6, (2_000, 20_000), (1, 2), 2.6),
-    Archetype("free_keys", 1.2, (50, 5_000), (1, 3), 2.2, (("free", 9.0), ("payg", 1.0)), _KEYS),
+    Archetype(
+        "free_keys",
+        1.2,
+        (50, 5_000),
+        (1, 3),
+        2.2,
+        (("free", 9.0), ("payg", 1.0)),
+        "application",
+        _KEYS,
+    ),
 )
 _LEAST = 5  # accounts that a station of any kind can be scaled down to
 _LARGEST_SHARE = 0.6  # of the accounts there are for all stations, that one can have
@@ -61,14 +69,15 @@ class Station(Operator):
     """One operator and his pool."""
 
     disputes = 0.3
-    reach = 0.55  # share of its customers that live in its own market
+    reach = 0.9  # share of its customers that live in its own market
 
     def __init__(self, stage: Stage, supply: Supply, size: int, kind: Archetype) -> None:
         super().__init__(stage, supply, size)
         dice = stage.dice
         self.kind, self.plans = kind, kind.plans
+        self.trade = kind.trade or self.trade
         pool = self.pooled()
-        self.market = dice.weighted(MARKETS)
+        self.market = market_of(dice)
         self.load = min(dice.lognormal(kind.load, 0.55), _BUSIEST)
         operator = stage.people.make(mode="terminal")
         pool.rig = stage.people.rig(operator, supply.devices.take(), stage.software.program("cli"))
@@ -82,13 +91,11 @@ class Station(Operator):
         assert pool is not None
         self.add(pool, account, keeper)
         for _ in range(self.customers_a_seat):
-            home = BY_CODE[self.market] if dice.chance(self.reach) else None
+            home = self.market if dice.chance(self.reach) else None
             person = self.customer(home)
-            since = at + int(dice.random() * 8 * HOUR)
+            since = at + int(dice.spread(2 * HOUR))
             mean = self.load / self.customers_a_seat * dice.spread(0.75)
-            stage.agenda.start(
-                since, routine(stage, person, Customer(pool), since, stage.end, mean)
-            )
+            self.serve(since, person, Customer(pool), mean, stage.end)
         yield from ()
 
 

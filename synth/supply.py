@@ -16,7 +16,8 @@ from synth.books import Book
 from synth.conversation import Conversation
 from synth.cover import Brief, Hub, Victim
 from synth.desk import Desk
-from synth.geography import Country, Egress, any_country
+from synth.dice import Dice
+from synth.geography import BY_CODE, Country, Egress, any_country
 from synth.goods import Card, Phone, Shelf
 from synth.habits import Tempo, converse, login
 from synth.people import DAY, HOUR, Device
@@ -27,17 +28,24 @@ from synth.traits import Range, traits, with_knobs
 
 T = TypeVar("T")
 
-# Where resellers find their customers, and how often. Demand lies where official prices are high
-# against wages, with a lean to UTC+8; it is nobody's nationality that makes a ring.
-MARKETS: tuple[tuple[str, float], ...] = (
-    ("CN", 1.6), ("RU", 1.0), ("IN", 1.4), ("VN", 1.0), ("ID", 1.0), ("TR", 0.9), ("BR", 1.2),
-    ("US", 1.6), ("TW", 0.7), ("KR", 0.7), ("JP", 0.6), ("DE", 0.6), ("PL", 0.5), ("SG", 0.5),
+# Where resellers find their customers: half of them as the provider does, half where an official
+# plan is dear against wages or not to be had. It is nobody's nationality that makes a ring.
+_LEANING: tuple[tuple[str, float], ...] = (
+    ("CN", 3.0), ("RU", 1.2), ("IN", 1.2), ("VN", 1.0), ("ID", 1.0), ("TR", 0.9), ("BR", 1.0),
+    ("TW", 0.8), ("KR", 0.7), ("SG", 0.5),
 )  # fmt: skip
+
+
+def market_of(dice: Dice) -> Country:
+    """The country in which one reseller finds his customers."""
+    return BY_CODE[dice.weighted(_LEANING)] if dice.chance(0.5) else any_country(dice)
+
+
 # What a reseller sells access to, and how often: one way in, for nearly all of his customers.
 TRADES: tuple[tuple[str, float], ...] = (
     ("terminal", 4.4), ("editor", 1.8), ("application", 1.8), ("web", 2.0),
 )  # fmt: skip
-_USED_AT_ONCE = 0.6  # of fresh accounts
+_USED_AT_ONCE = 0.75  # of fresh accounts
 _ONE_TURN = Tempo(1.0, 0.0, 900, 900, 200)
 
 

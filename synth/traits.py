@@ -151,10 +151,12 @@ RELAYS: tuple[Relay, ...] = (
         "refresh_lead_s": 1800, "refresh_grid_s": 300, "poll_cache_s": 600,
         "probe_every_s": 10_800, "probe_offset_s": 1020, "probe_parallel": 5,
         "probe_max_tokens": 1024, "probe_text": "questions", "new_tls": True}),
-    # Burns one account before the next; tries every credential; renews hours ahead.
-    Relay("credential_pool", 14, _PLAIN | {
+    # Tries every credential; renews hours or days ahead; one setting burns account after account.
+    Relay("credential_pool", 9, _PLAIN | {
+        "scheduler": "round_robin", "switches": UNLIMITED, "refresh_lead_s": 14_400}),
+    Relay("credential_pool_filling", 6, _PLAIN | {
         "scheduler": "fill_first", "switches": UNLIMITED, "refresh_lead_s": 14_400}),
-    Relay("credential_pool_days", 4, _PLAIN | {
+    Relay("credential_pool_days", 3, _PLAIN | {
         "scheduler": "round_robin", "switches": UNLIMITED, "refresh_lead_s": 432_000}),
     # Random channel, no memory; every channel tested each ten minutes.
     Relay("channel_router", 9, _PLAIN | {

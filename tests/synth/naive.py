@@ -1,7 +1,7 @@
 """What somebody sees who looks at one account at a time: counts, means and shares of its events.
 
 No value is compared across accounts and no distinct values are counted. What the provider itself
-has done (`enforcement`, `appeal`) is left out, as the contract asks of every score.
+has done (`enforcement`, `appeal`, calls of a suspended account) is left out, as the contract asks of every score.
 """
 
 from collections import Counter, defaultdict
@@ -37,7 +37,7 @@ def aggregates(played: Played) -> tuple[list[str], list[str], npt.NDArray[np.flo
         of_type: Counter[str] = Counter()
         for event in events:
             kind = event["type"]
-            if kind in ("enforcement", "appeal"):
+            if kind in ("enforcement", "appeal") or event.get("error") == "account_suspended":
                 continue
             of_type[kind] += 1
             seen[f"{kind} at hour {event['occurred_at'] // HOUR % 24}"] += 1
