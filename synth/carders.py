@@ -20,7 +20,7 @@ from synth.supply import Supply, ring_sizes
 _TESTS = 0.22  # share of accounts on which cards are tried before one passes
 _UPGRADES = 0.45  # share that begins free and moves up at once
 _DISPUTED = 0.45
-_HARD = 1.5  # appetite, in parts of an honest one
+_HARD = 1.2  # appetite, in parts of an honest one
 
 
 class Carder(Operator):

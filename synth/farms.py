@@ -45,6 +45,7 @@ class Farm(Operator):
         for worker in self.workers:
             worker.workspaces = supply.places(worker.workspaces)
         pool = self.pooled() if dice.chance(pooling) else None
+        self.market = market_of(dice)
         first = self.start()
         if pool:
             self._sell(pool, first)
@@ -52,12 +53,12 @@ class Farm(Operator):
     def _sell(self, pool: Pool, since: int) -> None:
         """Let customers call the pool about as often as the grants allow."""
         stage, dice, supply = self.stage, self.stage.dice, self.supply
-        customers = self.size * dice.randint(1, 3)
+        customers = self.size * dice.randint(1, 2)
         days = max(0.5, (stage.end - since) / DAY) / 2  # they come one after the other
         calls = self.size * _CALLS_AN_ACCOUNT * supply.traits.credit_share
         mean = calls / _CALLS_A_CONVERSATION / customers / days
         for _ in range(customers):
-            person = self.customer()
+            person = self.customer(self.market if dice.chance(0.9) else None)
             begin = stage.moment(0.0, 0.9)
             self.serve(max(begin, since + HOUR), person, Customer(pool), mean * dice.spread(0.75),
                        stage.end)  # fmt: skip
@@ -105,7 +106,6 @@ class SmsFarm(Farm):
     kyc = 0.3
 
     def __init__(self, stage: Stage, supply: Supply, size: int) -> None:
-        self.market = market_of(stage.dice)
         super().__init__(stage, supply, size, pooling=0.4)
 
     def _drain(self, at: int, account: Account) -> Process:

@@ -286,7 +286,11 @@ class ProxyVendor:
         self._dice = dice
         self._hosting = [plan.prefix("hosting") for _ in range(2)]
         self._vpn = [plan.prefix("vpn") for _ in range(2)]
-        self._homes = [plan.prefix("residential", any_country(dice).code) for _ in range(5)]
+        # Static lines of homes and small firms.
+        self._homes = [
+            plan.prefix(kind, any_country(dice).code)
+            for kind in ("residential", "residential", "residential", "residential", "business")
+        ]
         self._mobile = [plan.mobile(any_country(dice).code) for _ in range(10)]
         self._sold: list[Egress] = []
 
@@ -296,7 +300,7 @@ class ProxyVendor:
         if self._sold and dice.chance(_SOLD_BEFORE):
             return dice.pick(self._sold)
         if dice.chance(quality):
-            if dice.chance(0.3):
+            if dice.chance(0.12):
                 return dice.pick(self._mobile)
             prefix = dice.pick(self._homes)
         else:

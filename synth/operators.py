@@ -7,6 +7,7 @@ been in the red for days he leaves.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from synth.account import Account
 from synth.agenda import Process
@@ -14,7 +15,7 @@ from synth.books import settle
 from synth.conversation import Caller
 from synth.geography import Country
 from synth.habits import converse, routine, talk_of
-from synth.people import DAY, HOUR, Person
+from synth.people import DAY, HOUR, Person, Rig
 from synth.pool import Pool, Seat
 from synth.prices import STREET_SHARE, USD
 from synth.signup import Dossier, charge, check_identity, sign_up
@@ -28,6 +29,7 @@ _ADAPTS_FROM = 3  # losses a day that nobody takes for chance
 _CAPITAL = 2.0  # what he can lose, in parts of what his accounts and their plans cost
 _ANSWERS_AFTER_MS = 3 * HOUR
 
+_TRIES = 5
 # The kind of program with which each trade is plied.
 _USED = {"terminal": "cli", "editor": "ide", "application": "sdk", "web": "web"}
 
@@ -75,6 +77,8 @@ class Operator:
         self.stage, self.supply, self.size = stage, supply, size
         self.pool: Pool | None = None
         self.trade = stage.dice.weighted(TRADES)
+        self._client: Rig | None = None  # what it hands out, and for which system
+        self._system = stage.dice.pick(("windows", "windows", "macos", "linux"))
         self.closed = False
         self.accounts: list[Account] = []
         self.reserve: list[Account] = []
@@ -162,19 +166,19 @@ class Operator:
         return seat
 
     def serve(self, since: int, person: Person, caller: Caller, mean: float, until: int,
-              account: Account | None = None) -> None:  # fmt: skip
-        """Somebody who has just paid tries it at once and then uses it, `mean` times a day."""
+              account: Account | None = None, *, tries: bool = True) -> None:  # fmt: skip
+        """Somebody uses it from `since` on, `mean` times a day; who has just paid tries at once."""
         stage = self.stage
-        if since < until:
-            stage.agenda.start(since, self._serve(since, person, caller, mean, until, account))
+        if since >= until:
+            return
+        if tries:
+            stage.agenda.start(since, self._try(since, person, caller))
+        stage.agenda.start(since, routine(stage, person, caller, since, until, mean, account))
 
-    def _serve(self, at: int, person: Person, caller: Caller, mean: float, until: int,
-               account: Account | None) -> Process:  # fmt: skip
-        stage = self.stage
-        yield at
-        talk, tempo = talk_of(stage, person)
-        stage.agenda.start(at, converse(stage, at, talk, caller, tempo, tempo.length(stage.dice)))
-        yield from routine(stage, person, caller, at, until, mean, account)
+    def _try(self, at: int, person: Person, caller: Caller) -> Process:
+        talk, tempo = talk_of(self.stage, person)
+        turns = tempo.length(self.stage.dice)
+        yield from converse(self.stage, at, talk, caller, tempo, turns)
 
     def pooled(self) -> Pool:
         """The pool of this ring, dressed as what its customers use."""
@@ -189,8 +193,18 @@ class Operator:
 
     def customer(self, country: Country | None = None) -> Person:
         """Somebody whom the ring serves, through the one way in that it sells."""
-        person = self.stage.people.make(country, self.trade)
+        people, handed = self.stage.people, self.supply.traits.hands_out_client
+        person = people.make(country, self.trade)
+        for _ in range(_TRIES if handed else 0):  # the installer is for one system
+            if person.devices[0].system == self._system:
+                break
+            person = people.make(country, self.trade)
         person.rigs = [rig for rig in person.rigs if rig.program.kind == _USED[self.trade]]
+        if handed:
+            self._client = self._client or person.rigs[0]
+            person.rigs = [
+                replace(self._client, device=rig.device, page=rig.page) for rig in person.rigs
+            ]
         person.workspaces = self.supply.places(person.workspaces)
         return person
 

@@ -47,9 +47,9 @@ _KEYS = {
     "switches": 3, "probe_failing_only": True,
 }  # fmt: skip
 ARCHETYPES: tuple[Archetype, ...] = (
-    Archetype("small", 20, (5, 30), (3, 12), 3.0),
-    Archetype("large", 2.5, (50, 800), (3, 20), 3.0),
-    Archetype("hydra", 0.6, (2_000, 20_000), (1, 2), 2.6),
+    Archetype("small", 20, (5, 30), (3, 12), 1.6),
+    Archetype("large", 2.5, (50, 800), (3, 20), 1.6),
+    Archetype("hydra", 0.6, (2_000, 20_000), (1, 2), 1.8),
     Archetype(
         "free_keys",
         1.2,
@@ -90,12 +90,12 @@ class Station(Operator):
         stage, dice, pool = self.stage, self.stage.dice, self.pool
         assert pool is not None
         self.add(pool, account, keeper)
-        for _ in range(self.customers_a_seat):
+        for index in range(self.customers_a_seat):
             home = self.market if dice.chance(self.reach) else None
             person = self.customer(home)
             since = at + int(dice.spread(2 * HOUR))
             mean = self.load / self.customers_a_seat * dice.spread(0.75)
-            self.serve(since, person, Customer(pool), mean, stage.end)
+            self.serve(since, person, Customer(pool), mean, stage.end, tries=index == 0)
         yield from ()
 
 
@@ -122,7 +122,7 @@ def transfer_station(stage: Stage, count: int, brief: Brief) -> None:
         Station(stage, Supply(stage, "transfer_station", brief, **kind.habits), size, kind)
 
 
-_CARPOOL = Archetype("carpool", 1, (1, 4), (3, 6), 3.2, (("pro", 5.0), ("max", 3.0)))
+_CARPOOL = Archetype("carpool", 1, (1, 4), (3, 6), 2.4, (("pro", 6.0), ("max", 2.0)))
 _CARPOOL_HABITS: dict[str, Any] = {
     "pinned": True, "switches": 0, "card_uses": (2, 4), "phone_uses": (1, 2), "reserve": 0.0,
     "batch": (1, 4), "sticky_ms": UNLIMITED,
@@ -141,5 +141,5 @@ def plan_sharing(stage: Stage, count: int, brief: Brief) -> None:
     """Car pools with `count` accounts between them."""
     low, high = _CARPOOL.accounts
     for size in ring_sizes(stage, count, median=2.6, sigma=0.4, low=low + 1, high=high):
-        supply = Supply(stage, "plan_sharing", brief, pools=False, **_CARPOOL_HABITS)
+        supply = Supply(stage, "plan_sharing", brief, pools=False, own=True, **_CARPOOL_HABITS)
         Carpool(stage, supply, size, _CARPOOL)

@@ -31,7 +31,7 @@ T = TypeVar("T")
 # Where resellers find their customers: half of them as the provider does, half where an official
 # plan is dear against wages or not to be had. It is nobody's nationality that makes a ring.
 _LEANING: tuple[tuple[str, float], ...] = (
-    ("CN", 3.0), ("RU", 1.2), ("IN", 1.2), ("VN", 1.0), ("ID", 1.0), ("TR", 0.9), ("BR", 1.0),
+    ("CN", 1.6), ("RU", 1.2), ("IN", 1.2), ("VN", 1.0), ("ID", 1.0), ("TR", 0.9), ("BR", 1.0),
     ("TW", 0.8), ("KR", 0.7), ("SG", 0.5),
 )  # fmt: skip
 
@@ -43,7 +43,7 @@ def market_of(dice: Dice) -> Country:
 
 # What a reseller sells access to, and how often: one way in, for nearly all of his customers.
 TRADES: tuple[tuple[str, float], ...] = (
-    ("terminal", 4.4), ("editor", 1.8), ("application", 1.8), ("web", 2.0),
+    ("terminal", 4.4), ("editor", 1.8), ("application", 1.8), ("web", 3.0),
 )  # fmt: skip
 _USED_AT_ONCE = 0.75  # of fresh accounts
 _ONE_TURN = Tempo(1.0, 0.0, 900, 900, 200)
@@ -74,11 +74,13 @@ class Supply:
     """A ring's goods, each from a shelf that reuses it as often as the ring's traits say."""
 
     def __init__(self, stage: Stage, typology: str, brief: Brief, *, pools: bool = True,
-                 stolen: bool = False, **habits: Any) -> None:  # fmt: skip
+                 stolen: bool = False, own: bool = False, **habits: Any) -> None:  # fmt: skip
         """`habits` are traits that this kind of business has at every tier; knobs come last.
-        Only who `pools` accounts buys them ready-made; `stolen` cards are somebody's."""
+        Only who `pools` accounts buys them ready-made; `stolen` cards are somebody's, `own` cards and
+        numbers the operator's."""
         dice, market = stage.dice, stage.market
-        self.stage, self._brief, self.stolen = stage, brief, stolen
+        self.stage, self._brief = stage, brief
+        self.stolen, self.own = stolen, own
         self.fixed = (*habits, *brief.knobs)
         drawn = replace(traits(brief.tier, dice), **habits)
         self.traits = with_knobs(drawn, brief.knobs)
@@ -100,7 +102,9 @@ class Supply:
         )
         self._mailbox = f"{dice.pick(stage.pools.words)}{dice.pick(stage.pools.words)}"
         self._referrer = f"ref_{dice.token(40)}" if dice.chance(0.3) else None
-        self._own_papers = dice.chance(0.25)  # buys SIMs over the counter instead of SMS codes
+        self._own_papers = own or dice.chance(
+            0.25
+        )  # buys SIMs over the counter instead of SMS codes
         self.accounts: list[Account] = []
         self.restock()
 
@@ -120,6 +124,8 @@ class Supply:
             return rented
 
         def card() -> Card:
+            if self.own:
+                return market.card(self.countries[0].code)
             self._pay("stolen_card" if self.stolen else "virtual_card")
             return market.bought_card(dice.pick(bins), dice.pick(self.countries).code)
 

@@ -73,6 +73,7 @@ class Traits:
     replaces_system: bool
     sanitised: bool
     invents_place: bool
+    hands_out_client: bool
     intercepts: float
     leaks_headers: float
     shared_connection: float
@@ -201,7 +202,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("seat_cap",         "S/I", Mix((10, 6), (5, 2), (4, 1), (2, 1)), Mix((10, 5), (5, 3), (4, 2)), Mix((5, 5), (4, 4), (3, 1)), Mix((4, 4), (3, 4), (2, 2)), "calls in flight on one account"),
     Parameter("stop_threshold",   "S/I", Mix((1.0, 7), (.95, 3)), Mix((1.0, 4), (.95, 3), (.9, 3)), Mix((.95, 4), (.9, 3), (.8, 3)), Mix((.9, 4), (.8, 6)), "window use at which an account rests; 1 is none"),
     Parameter("cool_jitter",        "A",       0.0,          0.15,         0.3,          0.5, "cool-downs vary by this share either way"),
-    Parameter("polls",            "S/A",       0.7,          0.5,          0.4,          0.3, "share of operators who look at the usage of all"),
+    Parameter("polls",            "S/A",       0.6,          0.4,          0.3,          0.25, "share of operators who look at the usage of all"),
     Parameter("polls_an_hour",      "A",     (1, 6),       (1, 4),       (1, 2),       (1, 1), "such looks in the operator's waking hours, UTC+8"),
     Parameter("probes",           "S/A",       0.6,          0.35,         0.2,          0.1, "share of operators whose software probes accounts"),
     Parameter("unified_agent",      "A", Mix((True, 1), (False, 9)), Mix((True, 7), (False, 3)), Mix((True, 8), (False, 2)), True, "one client program per account"),
@@ -211,6 +212,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("replaces_system",  "S/A", Mix((True, 3), (False, 7)), Mix((True, 3), (False, 7)), Mix((True, 3), (False, 7)), Mix((True, 2), (False, 8)), "the client's own system prompt is replaced"),
     Parameter("sanitised",          "A",     False,        False,        False,         True, "bodies say nothing of the user's workspace"),
     Parameter("invents_place",      "A",     False,        False,        False,         True, "... but of one that the account's owner might have"),
+    Parameter("hands_out_client",   "A",     False,   Mix((True, 3), (False, 7)), Mix((True, 8), (False, 2)), True, "customers install one prepared client, all alike"),
     Parameter("intercepts",         "S",       0.4,          0.4,          0.3,          0.1, "share that answers small auxiliary calls itself"),
     Parameter("leaks_headers",      "A",       0.05,         0.03,         0.0,          0.0, "share that lets headers of another hop through"),
     Parameter("shared_connection",  "S",       0.6,          0.15,         0.0,          0.0, "share with one connection for all accounts of an egress"),
