@@ -42,8 +42,8 @@ DELAY_MEDIAN_MS, DELAY_SIGMA, DELAY_MIN_MS, DELAY_MAX_MS = 25 * MINUTE, 1.2, 20_
 
 # accounts: integers
 (A_HEAD, A_BORN, A_BARRED, A_BARRED_UNTIL, A_THROTTLED, A_WINDOW_ENDS, A_WINDOW, A_WARM,
- A_WARM_UNTIL, A_EVENTS, A_ON_CREDIT, A_METERED) = range(12)  # fmt: skip
-ACCOUNT_COLUMNS = 12
+ A_WARM_UNTIL, A_EVENTS, A_ON_CREDIT, A_METERED, A_SEEN) = range(13)  # fmt: skip
+ACCOUNT_COLUMNS = 13
 # accounts: US dollars
 V_WINDOW_USD, V_WINDOW_SPENT, V_SPENT, V_PAID, V_CREDIT = range(5)
 VALUE_COLUMNS = 5
@@ -56,11 +56,12 @@ SEAT_COLUMNS = T_BUSY + BUSY_MAX
 NOTHING = -2  # a fragment that is taken away, where NONE leaves the talk's own
 # pools
 (P_RULE, P_FIRST, P_SIZE, P_ROOM, P_STICKY_MS, P_SLIDING, P_PINNED, P_SWITCHES, P_AGAIN, P_AGAIN_MS,
- P_COOL_MS, P_COOL_MAX_MS, P_JITTER, P_SEAT_CALLS, P_STOP, P_INTERCEPTS, P_PLACELESS, P_LINKS, P_MASKED,
- P_RELAY, P_NEXT, P_LINK_MS) = range(22)  # fmt: skip
-POOL_COLUMNS = 22
+ P_COOL_MS, P_OVERLOAD_MS, P_LIMIT_MS, P_OBEYS, P_JITTER, P_SEAT_CALLS, P_STOP, P_INTERCEPTS, P_PLACELESS,
+ P_LINKS, P_MASKED, P_RELAY, P_NEXT, P_LINK_MS) = range(24)  # fmt: skip
+POOL_COLUMNS = 24
 # how a pool chooses, when nothing holds a conversation to a seat
-OWN, SWAP, RANDOM, LRU, ROUND_ROBIN, FILL_FIRST = range(6)
+# (RANDOM for each call, ANY for each conversation)
+OWN, SWAP, RANDOM, ANY, LRU, ROUND_ROBIN, FILL_FIRST = range(7)
 # whose network connection a call travels on
 LINK_TALK, LINK_SHARED, LINK_CALL = range(3)
 
@@ -260,7 +261,7 @@ def _choose(t: Tables, p: int, at: int) -> int:
         return t.member[first]
     if rule == SWAP:
         return t.member[first + pool[P_NEXT] % size]
-    if rule == RANDOM:
+    if rule in (RANDOM, ANY):
         for _ in range(4):
             seat = t.member[first + np.int64(size * _chance(t.count))]
             if _ready(t, p, seat, at):
@@ -317,7 +318,7 @@ def _refused(t: Tables, k: I64, seat: int, at: int, status: int, wait: int) -> N
         if status == 402 or status == 403 or status == 429:
             pool[P_NEXT] += 1
         return
-    if rule < LRU and not pool[P_RELAY]:
+    if not pool[P_RELAY]:
         return
     if status == 402 or status == 403:
         if not row[T_GONE]:
@@ -325,13 +326,12 @@ def _refused(t: Tables, k: I64, seat: int, at: int, status: int, wait: int) -> N
             i = t.count[NOTICES]
             t.notice[i, 0], t.notice[i, 1], t.notice[i, 2] = LOST, seat, at
             t.count[NOTICES] = i + 1
-    elif status == 429:
-        row[T_COOLS] = at + min(1000 * max(wait, 60), pool[P_COOL_MAX_MS])
     elif status != 400:
-        cool = pool[P_COOL_MS]
-        if pool[P_JITTER]:
-            cool = np.int64(cool * (0.7 + 0.6 * _chance(t.count)))
-        row[T_COOLS] = at + cool
+        cool = pool[P_OVERLOAD_MS] if status == 529 else pool[P_COOL_MS]
+        if status == 429:
+            cool = 1000 * wait if pool[P_OBEYS] and wait else pool[P_LIMIT_MS]
+        spread = 1.0 + pool[P_JITTER] / 1000 * (2.0 * _chance(t.count) - 1.0)
+        row[T_COOLS] = at + np.int64(cool * spread)
     k[K_PINNED] = NONE
 
 
@@ -420,7 +420,7 @@ def _file(t: Tables, a: int, out: I64) -> None:
     """Hand a slip to the imperfect wire."""
     count = t.count
     t.account[a, A_EVENTS] += 1
-    out[s.SALT], out[s.LATE_AT] = _bits(count), 0
+    out[s.SALT], out[s.LATE_AT], out[s.ACCOUNT] = _bits(count), 0, a
     i = count[SLIPS]
     luck = _chance(count)
     if luck < NEVER:

@@ -146,7 +146,7 @@ class People:
         self._offices: dict[str, list[Egress]] = {}
         self._office_size = 30
         self._made = 0
-        self._public = [
+        self.public = [
             (f"github.com/{dice.pick(pools.words)}/{dice.pick(pools.words)}", dice.token(128))
             for _ in range(max(12, size // 60))
         ]
@@ -269,7 +269,7 @@ class People:
         places = []
         for _ in range(dice.weighted(((1, 4.0), (2, 4.0), (3, 2.0)))):
             if dice.chance(0.1):
-                repo, instructions = dice.zipf(self._public)
+                repo, instructions = dice.zipf(self.public)
                 name = repo.rsplit("/", 1)[1]
             else:
                 name = f"{dice.pick(self.pools.words)}-{dice.pick(self.pools.words)}"

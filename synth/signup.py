@@ -22,6 +22,7 @@ _DECLINES = (
     ("incorrect_cvc", 2.0),
     ("fraudulent", 0.6),
 )
+PROMO_SHARE = 0.06  # of sign-ups, with a code that everybody knows
 _AVS = (("match", 8.0), ("partial", 1.2), ("mismatch", 0.6), ("unavailable", 1.6))
 
 
@@ -72,6 +73,7 @@ def papers(stage: Stage, person: Person, *, kyc: float = 0.72, paying: bool = Tr
         billing_country=country if not away else None,
         billing_address=f"{dice.pick(stage.pools.streets)}, {dice.randrange(10_000, 99_999)}",
         channel=dice.weighted((("web", 7.0), ("oauth", 2.5), ("invite", 0.5))),
+        promo_id=dice.zipf(market.promos) if dice.chance(PROMO_SHARE) else None,
         referrer_id=f"ref_{dice.token(40)}" if dice.chance(0.06) else None,
         form_ms=int(dice.spread(38_000)),
         otp_ms=int(dice.spread(11_000)),
@@ -104,7 +106,7 @@ def sign_up(stage: Stage, at: int, account: Account, dossier: Dossier) -> int:
     if dossier.phone:
         now = _verify_phone(stage, now, account, here, dossier)
     if dossier.identity:
-        _check_identity(stage, now + dossier.kyc_after_ms, account, here, dossier)
+        check_identity(stage, now + dossier.kyc_after_ms, account, here, dossier)
     if account.plan.granted_usd:
         now += int(dice.spread(2_000))
         tell(now, account, "payment", kind="credit_grant", amount_usd=account.plan.granted_usd)
@@ -142,7 +144,8 @@ def _verify_phone(stage: Stage, now: int, account: Account, here: str, dossier: 
     return now + int(dice.spread(6_000))
 
 
-def _check_identity(stage: Stage, at: int, account: Account, here: str, dossier: Dossier) -> None:
+def check_identity(stage: Stage, at: int, account: Account, here: str, dossier: Dossier) -> None:
+    """An identity check with what the dossier brings, at `at` (epoch ms)."""
     dice, who = stage.dice, dossier.identity
     assert who is not None
     attempts = dice.weighted(((1, 7.0), (2, 2.0), (3, 0.8)))
@@ -214,6 +217,7 @@ def charge(
     bill = tell(
         at, account, "payment", card_said, kind="charge", plan=account.plan.name, amount_usd=price
     )
+    account.charged_usd += price
     back = at + int(dice.spread(50 * HOUR))
     if dice.chance(disputes) and back < stage.end:
         kind = "dispute" if dice.chance(0.75) else "refund"
@@ -228,5 +232,6 @@ def local_price(account: Account, country: str) -> float:
 def _take_back(
     stage: Stage, at: int, account: Account, said: str, kind: str, bill: str, price: float
 ) -> Iterator[int]:
+    account.charged_usd -= price
     stage.record.tell(at, account, "payment", said, kind=kind, ref_event_id=bill, amount_usd=price)
     yield from ()

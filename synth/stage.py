@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from synth.account import Account, Truth
 from synth.agenda import Agenda
+from synth.books import Book
 from synth.clients import Software
 from synth.dice import Dice
 from synth.exchange import Exchange
@@ -37,6 +38,7 @@ class Stage:
         self.record = Record(self.dice, self.exchange)
         self.provider = Provider(self.dice, self.agenda, self.record)
         self.roster: list[Account] = []
+        self.books: list[Book] = []
         self.seats: dict[int, tuple[Pool, Seat]] = {}  # whose a seat of the exchange is
 
     def account(self, plan: str, truth: Truth, org_id: str | None = None) -> Account:

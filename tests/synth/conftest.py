@@ -14,4 +14,4 @@ def market() -> Played:
 @pytest.fixture(scope="session")
 def crowded() -> Played:
     """Far more rings than in life, for the statistics of single fields."""
-    return play(seed=5, accounts=900, days=4, abusive_share=0.38, tier="T1")
+    return play(seed=5, accounts=2200, days=4, abusive_share=0.4, tier="T1")

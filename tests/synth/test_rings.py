@@ -14,15 +14,15 @@ _FEW = 40  # accounts that must have a field before its values are compared
 
 
 def shared(played: Played, field: str, typology: str) -> float:
-    """The share of rings in which two accounts show the same value of `field`."""
+    """The share of rings in which two accounts show the same value of `field`, among those in
+    which at least four accounts show one."""
     rings: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for event in played.events:
         row = played.truth[event["account_id"]]
-        if row.typology == typology:
-            values = rings[row.ring_id]
-            if field in event:
-                values[event[field]].add(row.account_id)
-    return float(np.mean([any(len(a) > 1 for a in v.values()) for v in rings.values()]))
+        if row.typology == typology and field in event:
+            rings[row.ring_id][event[field]].add(row.account_id)
+    large = [v for v in rings.values() if len(set().union(*v.values())) >= 4]
+    return float(np.mean([any(len(a) > 1 for a in v.values()) for v in large]))
 
 
 def test_rings_share_scarce_goods(crowded: Played) -> None:
@@ -49,7 +49,12 @@ def test_stations_continue_each_others_conversations(crowded: Played) -> None:
                 foreign[row.ring_id] += 1
             elif not row.ring_id and row.cohort not in ("company_gateway", "freelancer"):
                 strangers += 1
-    rings = {r.ring_id for r in crowded.truth.values() if r.typology == "transfer_station"}
+    # Stations whose customers use tools; the others carry no such ids.
+    rings = {
+        crowded.truth[e["account_id"]].ring_id
+        for e in crowded.events
+        if "emitted_refs" in e and crowded.truth[e["account_id"]].typology == "transfer_station"
+    }
     assert len(foreign) >= 0.6 * len(rings)
     assert strangers == 0
 
