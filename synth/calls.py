@@ -49,8 +49,8 @@ V_WINDOW_USD, V_WINDOW_SPENT, V_SPENT, V_PAID, V_CREDIT = range(5)
 VALUE_COLUMNS = 5
 # seats
 (T_ACCOUNT, T_POOL, T_NET, T_AGENT, T_TLS, T_DEVICE, T_STATED, T_ORDER, T_TEMPLATE, T_LINK, T_COOLS, T_USED,
- T_GONE, T_MASK, T_MASK_UNTIL) = range(15)  # fmt: skip
-T_BUSY = 15  # when the calls under way will end
+ T_GONE, T_MASK, T_MASK_UNTIL, T_PLACE) = range(16)  # fmt: skip
+T_BUSY = 16  # when the calls under way will end
 BUSY_MAX = 10
 SEAT_COLUMNS = T_BUSY + BUSY_MAX
 NOTHING = -2  # a fragment that is taken away, where NONE leaves the talk's own
@@ -384,7 +384,7 @@ def _address(t: Tables, k: I64, seat: int, lane: int, at: int, out: I64) -> None
     if k[K_FLAGS] & HAS_SESSION:
         session = k[K_SESSION]
     if pool[P_RELAY]:
-        out[s.PAGE], out[s.USER] = NONE, NONE
+        out[s.USER] = NONE
         if pool[P_MASKED]:
             if at >= row[T_MASK_UNTIL]:
                 row[T_MASK] = _bits(t.count) | 1
@@ -393,8 +393,9 @@ def _address(t: Tables, k: I64, seat: int, lane: int, at: int, out: I64) -> None
         elif session:
             session = mix(session ^ mix(a)) | 1
     else:
-        out[s.PAGE], out[s.USER] = k[K_PAGE], k[K_USER]
+        out[s.USER] = k[K_USER]
     out[s.SESSION] = session
+    out[s.PAGE] = k[K_PAGE]
     out[s.FIXED], out[s.MODEL] = k[K_FIXED], k[K_MODEL_TEXT]
     out[s.STATED] = out[s.ORDER] = out[s.META] = out[s.TEMPLATE] = out[s.PLACE] = NONE
     if not k[lane + L_TOLD]:
@@ -406,7 +407,8 @@ def _address(t: Tables, k: I64, seat: int, lane: int, at: int, out: I64) -> None
         )
         out[s.META] = k[K_META]
         out[s.TEMPLATE] = row[T_TEMPLATE] if row[T_TEMPLATE] >= 0 else k[K_TEMPLATE]
-        out[s.PLACE] = NONE if pool[P_PLACELESS] else k[K_PLACE]
+        if not pool[P_PLACELESS]:
+            out[s.PLACE] = row[T_PLACE] if row[T_PLACE] >= 0 and k[K_PLACE] >= 0 else k[K_PLACE]
 
 
 @compiled

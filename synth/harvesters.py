@@ -38,7 +38,7 @@ class Harvester(Operator):
         self.programs: list[Person] = []
         for _ in range(max(1, size // 2)):
             program = stage.people.make(mode=self.trade)
-            program.starts_h, program.awake_h, program.weekend = 0.0, 24.0, 0.9
+            program.awake_h, program.weekend = min(24.0, 9 + 15 * dice.random()), 0.9
             if self.trade == "application":
                 program.rigs = [
                     stage.people.rig(program, program.devices[0], rig.program, dice.pick(templates))

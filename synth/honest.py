@@ -10,12 +10,14 @@ from synth.agenda import Process
 from synth.conversation import Caller
 from synth.habits import Own, hold, routine, talk_of
 from synth.people import DAY, HOUR, Device, Person
-from synth.signup import Dossier, local_price, papers, sign_up
+from synth.signup import Dossier, check_identity, local_price, papers, sign_up
 from synth.stage import Stage
 from synth.wire import fragment
 
 VETERANS = 0.42  # share of accounts that signed up before the world began
 WRONGLY_SUSPENDED = 0.012
+_OBJECTS = 0.85  # share of suspensions against which somebody appeals
+_COMPLIES = 0.93  # share of challenges that are met
 _TRIES = 0.3  # share that leaves within days
 _PLANS = (("free", 46.0), ("pro", 34.0), ("max", 8.0), ("payg", 12.0))
 _APPETITE = {"terminal": 1.9, "editor": 1.7, "application": 4.2, "web": 2.0}
@@ -70,6 +72,35 @@ def _renewal(stage: Stage, at: int, account: Account, person: Person) -> Process
     yield from ()
 
 
+class Owner:
+    """An honest person's answer to what the provider does to the account."""
+
+    def __init__(self, stage: Stage, account: Account, person: Person) -> None:
+        self._stage, self._account, self._person = stage, account, person
+
+    def suspended(self, at: int) -> None:
+        """Most object, within a day."""
+        stage = self._stage
+        if stage.dice.chance(_OBJECTS):
+            when = at + int(stage.dice.spread(9 * HOUR))
+            stage.agenda.start(when, stage.provider.appeal(self._account, when))
+
+    def restored(self, at: int) -> None:
+        """Life goes on."""
+
+    def challenged(self, at: int) -> None:
+        """Shows a face and a document within hours, or cannot be bothered."""
+        stage, person = self._stage, self._person
+        if stage.dice.chance(_COMPLIES):
+            dossier = papers(stage, person, kyc=1.0)
+            here = dossier.egress.fragment() + dossier.device.said()
+            when = at + int(stage.dice.spread(6 * HOUR))
+            check_identity(stage, when, self._account, here, dossier)
+
+    def throttled(self, at: int) -> None:
+        """Waits."""
+
+
 def settle(
     stage: Stage, person: Person, account: Account, mean: float, *,
     dossier: Dossier | None, at: int | None = None, until: int | None = None,
@@ -80,6 +111,7 @@ def settle(
     process = live(stage, person, account, Own(stage, account, person), mean, dossier=dossier,
                    at=at, until=until)  # fmt: skip
     stage.agenda.start(at, process)
+    account.keeper = Owner(stage, account, person)
     stage.provider.watch(account, at, until, mean_life_days=0, wrong=WRONGLY_SUSPENDED)
 
 

@@ -17,6 +17,7 @@ from synth.honest import (
     VETERANS,
     WRONGLY_SUSPENDED,
     Consumers,
+    Owner,
     appetite,
     arrival,
     live,
@@ -135,6 +136,7 @@ def freelancer(stage: Stage, consumers: Consumers, count: int) -> None:
             stage.agenda.start(at, live(stage, person, account, own, mean,
                                         dossier=None if veteran else dossier, at=at,
                                         until=stage.end))  # fmt: skip
+            account.keeper = Owner(stage, account, person)
             stage.provider.watch(account, at, stage.end, mean_life_days=0, wrong=WRONGLY_SUSPENDED)
 
 

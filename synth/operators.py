@@ -28,6 +28,7 @@ VETERANS = 0.34  # share of accounts that signed up before the world began
 _ADAPTS_FROM = 3  # losses a day that nobody takes for chance
 _CAPITAL = 2.0  # what he can lose, in parts of what his accounts and their plans cost
 _ANSWERS_AFTER_MS = 3 * HOUR
+_OBJECTS = 0.25  # share of suspensions against which he appeals
 
 _TRIES = 5
 # The kind of program with which each trade is plied.
@@ -46,6 +47,10 @@ class Tenure:
         self.seat: Seat | None = None
 
     def suspended(self, at: int) -> None:
+        stage = self.operator.stage
+        if stage.dice.chance(_OBJECTS):
+            when = at + int(stage.dice.spread(9 * HOUR))
+            stage.agenda.start(when, stage.provider.appeal(self.account, when))
         self.operator.lose(self, at)
 
     def restored(self, at: int) -> None:
@@ -85,6 +90,7 @@ class Operator:
         self.reserve: list[Account] = []
         self._lost: set[str] = set()
         self._recent: list[int] = []
+        self._adapted = stage.start - DAY
         self._tenures: dict[str, Tenure] = {}
 
     def start(self) -> int:
@@ -228,7 +234,9 @@ class Operator:
         self._recent = [t for t in self._recent if t > at - DAY] + [at]
         alive = len(self._tenures) - len(self._lost)
         share = len(self._recent) / max(1, alive + len(self._recent))
-        if len(self._recent) >= _ADAPTS_FROM and share >= self.supply.traits.adapts_at:
+        calm = at - self._adapted >= DAY
+        if calm and len(self._recent) >= _ADAPTS_FROM and share >= self.supply.traits.adapts_at:
+            self._adapted = at
             self._adapt()
         if self.reserve:
             begin = at + int(log_uniform(self.stage, self.supply.traits.replace_ms))

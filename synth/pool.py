@@ -15,7 +15,7 @@ from synth.agenda import Process
 from synth.clients import Relay
 from synth.conversation import Conversation
 from synth.geography import Egress
-from synth.habits import Tempo, hold, login, refresh
+from synth.habits import LEADS_S, Tempo, hold, login, refresh
 from synth.people import DAY, HOUR, MINUTE, Device, Rig
 from synth.stage import Stage
 from synth.traits import Traits
@@ -112,7 +112,7 @@ class Pool:
         word = stage.exchange.fragment
         dress = {"tls": word(self.relay.tls), "order": word(self.relay.order())}
         if self.worn == "web":  # browsers keep their own looks
-            return dress if not traits.own_tls else {}
+            return {} if traits.own_tls else dress
         program = stage.software.program(self.worn)
         if traits.own_tls:
             dress = {"tls": word(program.tls()), "order": word(program.order())}
@@ -123,6 +123,8 @@ class Pool:
         if traits.unified_device:
             worn = "" if self.worn == "sdk" else fragment(device_id=dice.token(128))
             dress["device"] = stage.exchange.ink(worn) if worn else c.NOTHING
+        if traits.sanitised and traits.invents_place:
+            dress["place"] = word(dice.pick(stage.people.make(mode="terminal").workspaces))
         if traits.replaces_system and self.replaced:
             dress["template"] = word(self.replaced.said)
         return dress
@@ -159,7 +161,9 @@ class Pool:
                     when = at + dice.randrange(20 * MINUTE)
                     if traits.refresh_grid_s:  # on the ticks of its clock
                         when -= when % (1000 * traits.refresh_grid_s)
-                    stage.agenda.start(when, _refresh(stage, when, seat, traits.refresh_lead_s))
+                    # from T1 on a token is renewed as the client would that the account is dressed as
+                    lead = traits.refresh_lead_s if traits.tier == "T0" else dice.pick(LEADS_S)
+                    stage.agenda.start(when, _refresh(stage, when, seat, lead))
                 elif dice.chance(0.02):
                     login(stage, at + dice.randrange(MINUTE), seat.account, seat.here)
             at += int(HOUR * (0.6 + 2 * dice.random()))

@@ -17,7 +17,7 @@ from synth.people import DAY, HOUR
 from synth.prices import TABLE, USD
 from synth.stage import Stage
 from synth.traits import PARAMETERS, RELAYS, TIER_NAMES, Traits, harder, traits, with_knobs
-from synth.world import START
+from synth.world import START, simulate
 from tests.synth.played import play
 
 SOURCES = {"S", "I", "M", "A", "S/A", "S/I"}
@@ -88,9 +88,9 @@ def test_knobs() -> None:
     with pytest.raises(ValueError, match="'face_uses'"):
         with_knobs(now, {"face_use": 1})
     with pytest.raises(ValueError, match="'framing'"):
-        staged("market", framng=0.1)
+        simulate("market", knobs={"framng": 0.1})
     with pytest.raises(ValueError, match="within 0-1"):
-        staged("market", hub=2)
+        simulate("market", knobs={"hub": 2})
 
 
 def test_a_knob_reaches_the_goods() -> None:

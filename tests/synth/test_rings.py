@@ -104,8 +104,10 @@ def test_tiers_differ_in_what_they_leave() -> None:
     options: dict[str, Any] = {"accounts": 160, "days": 4, "abusive_share": 0.35, "seed": 6}
     t0 = play("transfer_station", tier="T0", **options)
     t3 = play("transfer_station", tier="T3", **options)
-    abusive = [e for e in t3.events if t3.truth[e["account_id"]].ring_id]
-    assert not any("home_id" in e for e in abusive)
+    homes = {
+        name: users_of(played, "home_id")[0] for name, played in (("T0", t0), ("T3", t3))
+    }  # a body that was rewritten names one invented place
+    assert homes["T3"] <= 1.3 < homes["T0"], homes
     assert accounts_an_address(t0) > 1.5 * accounts_an_address(t3)
     assert shared(t0, "device_id", "transfer_station") == 1
 

@@ -158,7 +158,7 @@ def test_watching_changes_nothing() -> None:
 
 
 def test_labels_are_late_partial_and_sometimes_wrong() -> None:
-    world = simulate("market", seed=3, accounts=800, days=8, abusive_share=0.3)
+    world = simulate("market", seed=3, accounts=1500, days=10, abusive_share=0.2)
     for _ in world.blocks():
         pass
     truth = {row.account_id: row for row in world.truth()}
