@@ -57,8 +57,8 @@ NOTHING = -2  # a fragment that is taken away, where NONE leaves the talk's own
 # pools
 (P_RULE, P_FIRST, P_SIZE, P_ROOM, P_STICKY_MS, P_SLIDING, P_PINNED, P_SWITCHES, P_AGAIN, P_AGAIN_MS,
  P_COOL_MS, P_OVERLOAD_MS, P_LIMIT_MS, P_OBEYS, P_JITTER, P_SEAT_CALLS, P_STOP, P_INTERCEPTS, P_PLACELESS,
- P_LINKS, P_MASKED, P_RELAY, P_NEXT, P_LINK_MS) = range(24)  # fmt: skip
-POOL_COLUMNS = 24
+ P_LINKS, P_MASKED, P_RELAY, P_PAGES, P_NEXT, P_LINK_MS) = range(25)  # fmt: skip
+POOL_COLUMNS = 25
 # how a pool chooses, when nothing holds a conversation to a seat
 # (RANDOM for each call, ANY for each conversation)
 OWN, SWAP, RANDOM, ANY, LRU, ROUND_ROBIN, FILL_FIRST = range(7)
@@ -385,6 +385,8 @@ def _address(t: Tables, k: I64, seat: int, lane: int, at: int, out: I64) -> None
         session = k[K_SESSION]
     if pool[P_RELAY]:
         out[s.USER] = NONE
+        if not pool[P_PAGES]:
+            out[s.PAGE] = NONE
         if pool[P_MASKED]:
             if at >= row[T_MASK_UNTIL]:
                 row[T_MASK] = _bits(t.count) | 1

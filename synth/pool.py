@@ -57,7 +57,9 @@ class Pool:
         self.intercepts = dice.chance(traits.intercepts)
         self.on_loss: Callable[[Seat, int], None] = lambda seat, at: None
         self._links: dict[int, int] = {}  # the connection of each egress, where it is shared
-        self.n = stage.exchange.pool(_RULES[traits.scheduler], relay=True, link_ms=40 * MINUTE)
+        self.n = stage.exchange.pool(
+            _RULES[traits.scheduler], relay=True, link_ms=40 * MINUTE, pages=dice.chance(0.5)
+        )
         self.traits = traits
 
     @property
