@@ -74,7 +74,7 @@ LINK_TALK, LINK_SHARED, LINK_CALL = range(3)
 GIVEN = 28
 # … and how it stands
 (K_LEFT, K_PATIENCE, K_CONTEXT, K_LENGTH, K_LINK1, K_LINK2, K_AFTER, K_PENDING, K_FRESH, K_ANSWER, K_PROMPT,
- K_TYPED, K_ROOT, K_PINNED, K_PINNED_UNTIL, K_TITLE, K_OPENING, K_REFS_N) = range(GIVEN, GIVEN + 18)  # fmt: skip
+ K_TYPED, K_ROOT, K_PINNED, K_PINNED_UNTIL, K_TRIED, K_OPENING, K_REFS_N) = range(GIVEN, GIVEN + 18)  # fmt: skip
 K_REFS = GIVEN + 18
 K_LANES = K_REFS + REFS_MAX
 LANES = 6  # seats of which a talk remembers what it said and what is cached there
@@ -559,11 +559,11 @@ def _serve(t: Tables, k: I64, seat: int, lane: int, at: int, out: I64) -> int:
 
 
 @compiled
-def _refuse(t: Tables, a: int, at: int, error: int, wait: int, attempt: int, out: I64) -> int:
+def _refuse(t: Tables, a: int, at: int, error: int, wait: int, tries: int, out: I64) -> int:
     lasted = np.int64(_spread(t.count, t.spread, 900.0 if error == 2 else 240.0))
     status = (400, 500, 529, 429, 402, 403)[error]
     out[s.ENDED], out[s.DURATION], out[s.STATUS] = at + lasted, lasted, status
-    out[s.ERROR], out[s.WAIT], out[s.ATTEMPT] = t.error[error], wait, attempt
+    out[s.ERROR], out[s.WAIT], out[s.ATTEMPT] = t.error[error], wait, tries
     out[s.WINDOW] = t.account[a, A_WINDOW] if status == 429 else 0
     out[s.AFTER] = out[s.EMITTED] = out[s.ABORTED] = 0
     _file(t, a, out)
@@ -626,6 +626,9 @@ def _turn(t: Tables, i: int, at: int, out: I64) -> int:
     pool = t.pool[k[K_POOL]]
     if k[K_PENDING] == 0:
         _message(t, k)
+    # the retry count is what the client says: a relay's own attempts do not show in it
+    tries = 4 - k[K_PATIENCE] if k[K_TRIED] else 0
+    k[K_TRIED] = 1
     wait, attempt, again, served = 0, 0, 0, False
     while True:
         seat = _seat_of(t, k, at)
@@ -641,12 +644,13 @@ def _turn(t: Tables, i: int, at: int, out: I64) -> int:
         _address(t, k, seat, lane, at, out)
         _said(k, out)
         if error < 0:
-            out[s.WAIT], out[s.ATTEMPT] = 0, attempt
+            out[s.WAIT], out[s.ATTEMPT] = 0, tries
             at = _serve(t, k, seat, lane, at, out)
             _file(t, a, out)
             served = True
+            k[K_TRIED] = 0
             break
-        at = _refuse(t, a, at, error, wait, attempt, out)
+        at = _refuse(t, a, at, error, wait, tries, out)
         status = out[s.STATUS]
         if status == 403 and again < pool[P_AGAIN]:  # relay software tries the same account again
             again += 1
@@ -662,7 +666,7 @@ def _turn(t: Tables, i: int, at: int, out: I64) -> int:
             if k[K_FLAGS] & TITLES and not pool[P_INTERCEPTS]:
                 _aside(t, k, seat, at, 1, 300.0, 12, out)
         elif k[K_FLAGS] & AUXILIARY and not pool[P_INTERCEPTS] and _chance(count) < 0.06:
-            _aside(t, k, seat, at, 2, 4000.0, 1, out)
+            _aside(t, k, seat, at, 2, 8.0, 1, out)
         k[K_LEFT] -= 1
         if k[K_LEFT] <= 0:
             return -1

@@ -14,14 +14,14 @@ from synth.operators import Operator, Tenure
 from synth.people import DAY, HOUR, Person
 from synth.pool import Customer
 from synth.stage import Stage
-from synth.supply import Supply, ring_sizes
+from synth.supply import Supply, market_of, ring_sizes
 from synth.wire import fragment
 
 _QUESTIONS = 400  # on a ring's list, each asked once and then again from the start
 _LISTED = 0.12  # share of harvesting calls that come from the list
 _MIXED = 0.5  # ordinary customers an account
 _QUESTION = Tempo(1, 1.0, 60, 60, 500)
-_LOAD = 2.0  # conversations an account and day
+_LOAD = 1.3  # conversations an account and day
 
 
 class Harvester(Operator):
@@ -35,10 +35,10 @@ class Harvester(Operator):
         dice = stage.dice
         pool = self.pooled()
         templates = [stage.software.application() for _ in range(supply.traits.prompt_templates)]
+        self.market = market_of(dice)
         self.programs: list[Person] = []
         for _ in range(max(1, size // 2)):
-            program = stage.people.make(mode=self.trade)
-            program.awake_h, program.weekend = min(24.0, 9 + 15 * dice.random()), 0.9
+            program = stage.people.make(self.market, self.trade)
             if self.trade == "application":
                 program.rigs = [
                     stage.people.rig(program, program.devices[0], rig.program, dice.pick(templates))
@@ -62,7 +62,7 @@ class Harvester(Operator):
         self.serve(since, program, caller, mean * (1 - _LISTED), stage.end)
         stage.agenda.start(since, self._cover(since, program, caller, mean * _LISTED))
         if dice.chance(_MIXED):
-            person = self.customer()
+            person = self.customer(self.market)
             self.serve(since, person, Customer(pool), 1.5 * mean, stage.end)
         yield from ()
 

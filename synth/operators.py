@@ -24,7 +24,6 @@ from synth.supply import TRADES, Supply, log_uniform
 from synth.traits import harder
 from synth.wire import fragment
 
-VETERANS = 0.34  # share of accounts that signed up before the world began
 _ADAPTS_FROM = 3  # losses a day that nobody takes for chance
 _CAPITAL = 2.0  # what he can lose, in parts of what his accounts and their plans cost
 _ANSWERS_AFTER_MS = 3 * HOUR
@@ -75,6 +74,7 @@ class Operator:
     """One ring. A typology says how an account is opened and used (`open`)."""
 
     plans: Plans = (("free", 1.0),)
+    veterans = 0.38  # share of accounts that signed up before the world began
     kyc = 0.5  # probability that an account opened by the ring is verified
     declines = 0.09
     disputes = 0.04
@@ -103,7 +103,7 @@ class Operator:
         self.reserve += accounts[:held]
         first = stage.end
         for at, account in zip(self.supply.batches(self.size - held), accounts[held:], strict=True):
-            veteran = dice.chance(VETERANS)
+            veteran = dice.chance(self.veterans)
             begin = stage.start + int(dice.random() * 2 * DAY) if veteran else at
             first = min(first, begin)
             stage.agenda.start(begin, self._recruit(begin, account, veteran=veteran))
@@ -135,10 +135,15 @@ class Operator:
             yield from self.opened(at, account, dossier)
             at = max(stage.agenda.now, at) + self.supply.dormancy(at)
             yield at
+            if self._shut():  # while the account lay
+                return
         life = self.supply.traits.life_days
         stage.provider.watch(account, at, stage.end, mean_life_days=life, wrong=0,
                              sigma=self.supply.traits.life_sigma)  # fmt: skip
         yield from self.use(at, account, keeper)
+
+    def _shut(self) -> bool:
+        return self.closed
 
     def _renew(self, at: int, account: Account) -> None:
         """An account bought with a plan on it pays for the next month at some time."""

@@ -15,7 +15,7 @@ from synth.agenda import Process
 from synth.clients import Relay
 from synth.conversation import Conversation
 from synth.geography import Egress
-from synth.habits import LEADS_S, Tempo, hold, login, refresh
+from synth.habits import LEADS_S, USAGE_PAGES, Tempo, hold, login, refresh
 from synth.people import DAY, HOUR, MINUTE, Device, Rig
 from synth.stage import Stage
 from synth.traits import Traits
@@ -24,6 +24,7 @@ from synth.wire import fragment
 _GREETINGS = 12  # first of the short prompts everybody types
 _QUESTIONS = 100  # of those, what a longer list of probes draws from
 _PROBE = Tempo(1, 1.0, 8, 8, 10, spread=0.3)
+_LOGS_IN = 0.5  # of the accounts taken in; the rest come with a token
 _SWITCHES_MAX = 8  # that one call makes, of however many it may
 _RULES = {
     "lru": c.LRU, "round_robin": c.ROUND_ROBIN, "fill_first": c.FILL_FIRST, "random": c.ANY,
@@ -103,7 +104,8 @@ class Pool:
         n = exchange.seat(account.n, self.n, net=number, link=self._links[number], **self._dress())
         exchange.join(self.n, n)
         seat = Seat(account, net, net + device.said(), n)
-        login(stage, stage.agenda.now, account, seat.here)
+        if stage.dice.chance(_LOGS_IN):
+            login(stage, stage.agenda.now, account, seat.here)
         stage.seats[n] = (self, seat)
         self.seats.append(seat)
         return seat
@@ -112,14 +114,17 @@ class Pool:
         """How the calls of one account look, where that is not as the customer's client has them."""
         stage, dice, traits = self.stage, self.stage.dice, self._traits
         word = stage.exchange.fragment
+        # its own TLS and headers, unless it takes the trouble to look like the client it serves
         dress = {"tls": word(self.relay.tls), "order": word(self.relay.order())}
-        if self.worn == "web":  # browsers keep their own looks
-            return {} if traits.own_tls else dress
-        program = stage.software.program(self.worn)
         if traits.own_tls:
-            dress = {"tls": word(program.tls()), "order": word(program.order())}
+            dress = {}
+        if self.worn == "web":  # browsers keep their own looks
+            return dress
+        program = stage.software.program(self.worn)
         if traits.unified_agent:
             system = dice.pick(("macos", "windows", "linux"))
+            if traits.own_tls:
+                dress = {"tls": word(program.tls()), "order": word(program.order())}
             dress["agent"] = word(program.user_agent(system))
             dress["stated"] = word(program.stated(system))
         if traits.unified_device:
@@ -174,7 +179,7 @@ class Pool:
         """The usage of every account, one after the other; an answer is kept for minutes."""
         dice = self.stage.dice
         for seat in list(self.seats):
-            endpoint = dice.pick(("usage", "usage", "quota"))
+            endpoint = dice.pick(USAGE_PAGES)
             self.stage.record.tell(
                 at, seat.account, "management_call", seat.net, endpoint=endpoint, status=200
             )
@@ -198,7 +203,7 @@ class Pool:
             return
         cools = stage.exchange.t.seat[:, c.T_COOLS]
         wanted = [s for s in self.seats if not traits.probe_failing_only or cools[s.n] > at - HOUR]
-        said = dice.chance(0.3)
+        said = traits.tier == "T0" and dice.chance(0.5)  # the edge knows the plain ones
         prompts = _QUESTIONS if traits.probe_text == "questions" else _GREETINGS
         for number, seat in enumerate(wanted):
             if seat.gone:

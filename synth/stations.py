@@ -69,7 +69,7 @@ class Station(Operator):
     """One operator and his pool."""
 
     disputes = 0.3
-    reach = 0.9  # share of its customers that live in its own market
+    reach = 0.75  # share of its customers that live in its own market
 
     def __init__(self, stage: Stage, supply: Supply, size: int, kind: Archetype) -> None:
         super().__init__(stage, supply, size)
@@ -132,6 +132,7 @@ _CARPOOL_HABITS: dict[str, Any] = {
 class Carpool(Station):
     """Friends of friends on one flat-rate plan or a few, organised by one of them."""
 
+    veterans = 0.6
     kyc = 0.6
     declines = 0.07
     disputes = 0.03

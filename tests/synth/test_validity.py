@@ -91,7 +91,13 @@ def test_volumes_overlap(crowded: Played) -> None:
 
 @pytest.mark.parametrize("tier", ["T2", "T3"])
 def test_accounts_alone_do_not_tell(tier: str) -> None:
-    """LightGBM on each account's own counts, means and shares, with rings held out."""
-    played = play(seed=7, accounts=3000, days=4, abusive_share=0.25, tier=tier)
-    found = naive(played)
-    assert found.pr_auc < NAIVE_MAX, (found.pr_auc, found.of_typology, found.leaned_on[:10])
+    """LightGBM on each account's own counts, means and shares, with rings held out.
+
+    The mean of three worlds: which rings there are moves a single one by a tenth.
+    """
+    found = [
+        naive(play(seed=seed, accounts=2400, days=4, abusive_share=0.25, tier=tier))
+        for seed in (7, 8, 9)
+    ]
+    told = [(round(f.pr_auc, 3), f.of_typology, f.leaned_on[:6]) for f in found]
+    assert np.mean([f.pr_auc for f in found]) < NAIVE_MAX, told
