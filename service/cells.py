@@ -27,6 +27,7 @@ from service.folder import OFFLINE, Folder
 from service.serve import model_named
 
 Knobs = tuple[tuple[str, float], ...]
+About = tuple[tuple[str, str | float], ...]
 WEEK_ONE = 1_772_409_600_000  # Monday 2026-03-02 00:00 UTC, when every test world begins
 LESSON_SEEDS = 100_000  # added to a seed: worlds that nothing is judged on
 JUDGED = ("features", "synth", "detector")  # folders whose code can change a result …
@@ -74,7 +75,7 @@ class Cell:
     name: str
     kind: str
     worlds: tuple[World, ...]
-    about: tuple[tuple[str, str | float], ...] = ()
+    about: About = ()
     needs: tuple[str, ...] = ()
 
     def told(self, key: str) -> Any:

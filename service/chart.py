@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 560, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 92, 14, 44
+LEFT, TOP, BOTTOM = 62, 14, 44
+LETTER = 7.2  # width of one at the lines' ends, about
 ROW = 22  # of a chart with one line of text a row
 LABEL_GAP = 14  # least distance of two labels at the right edge
 SHADES = 6  # how many series the page has colours for
@@ -21,9 +22,8 @@ Point = tuple[float, float]
 
 
 def percent(value: float) -> str:
-    """0.5 as `50 %`, with as many decimals as a small share needs."""
-    digits = 0 if value == 0 or value >= 0.02 else 1 if value >= 0.002 else 2
-    return f"{value:.{digits}%}".replace("%", " %")
+    """0.5 as `50 %`, with two digits where a share is small."""
+    return f"{100 * value:.2g} %" if abs(value) < 0.0995 else f"{100 * value:,.0f} %"
 
 
 def plain(value: float) -> str:
@@ -92,22 +92,24 @@ class Dot:
     high: float | None = None
     note: str = ""
     bad: bool = False
+    quiet: bool = False
 
 
 def lines(
     title: str, about: str, series: Sequence[Series], x: Axis, y: Axis, mark: float | None = None
 ) -> Markup:
     """Series over x; `mark` is a level of y that matters, drawn across."""
-    wide, tall = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    longest = max((len(one.name) for one in series), default=0)
+    wide, tall = WIDTH - LEFT - 20 - LETTER * longest, HEIGHT - TOP - BOTTOM
 
     def place(point: Point) -> Point:
         return LEFT + x.at(point[0]) * wide, TOP + (1 - y.at(point[1])) * tall
 
-    parts = [_frame(x, y)]
+    parts = [_frame(x, y, wide)]
     if mark is not None:
         at = place((x.low, mark))[1]
         parts.append(
-            f'<line class="gate" x1="{LEFT}" x2="{LEFT + wide}" y1="{at:.1f}" y2="{at:.1f}"/>'
+            f'<line class="gate" x1="{LEFT}" x2="{LEFT + wide:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>'
         )
     labels: list[tuple[float, str, int]] = []
     for one in series:
@@ -156,17 +158,19 @@ def _labels(labels: list[tuple[float, str, int]], x: float, top: float, bottom: 
     ]
 
 
-def _frame(x: Axis, y: Axis) -> str:
-    wide, tall = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+def _frame(x: Axis, y: Axis, wide: float) -> str:
+    tall = HEIGHT - TOP - BOTTOM
     parts = []
     for value in y.ticks():
         at = TOP + (1 - y.at(value)) * tall
         parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{LEFT + wide}" y1="{at:.1f}" y2="{at:.1f}"/>'
+            f'<line class="grid" x1="{LEFT}" x2="{LEFT + wide:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>'
             f'<text class="tick end" x="{LEFT - 7}" y="{at + 4:.1f}">{escape(y.says(value))}</text>'
         )
     floor = TOP + tall
-    parts.append(f'<line class="axis" x1="{LEFT}" x2="{LEFT + wide}" y1="{floor}" y2="{floor}"/>')
+    parts.append(
+        f'<line class="axis" x1="{LEFT}" x2="{LEFT + wide:.1f}" y1="{floor}" y2="{floor}"/>'
+    )
     for value in x.ticks():
         at = LEFT + x.at(value) * wide
         parts.append(
@@ -208,7 +212,7 @@ def dots(
             f'<line class="gate" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 4}" y2="{TOP + tall}"/>'
         )
     for i, row in enumerate(rows):
-        y, shade = TOP + (i + 0.5) * ROW, "bad" if row.bad else "s0"
+        y, shade = TOP + (i + 0.5) * ROW, "bad" if row.bad else "s5" if row.quiet else "s0"
         if row.low is not None and row.high is not None:
             a, b = (names + x.at(v) * wide for v in (row.low, row.high))
             parts.append(
@@ -266,7 +270,7 @@ def panel(
 
     `base` is where nothing is turned, drawn hollow.
     """
-    left, right, top, bottom = 34, 12, 20, 20
+    left, right, top, bottom = 42, 10, 20, 20
     wide, tall = PANEL_WIDTH - left - right, PANEL_HEIGHT - top - bottom
 
     def place(a: float, b: float) -> Point:

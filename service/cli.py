@@ -233,8 +233,8 @@ def _matrix(
 ) -> None:
     from detector.policy import read_policy
     from service.cells import Place
+    from service.experiments import html_of_matrix, table_of_matrix
     from service.matrix import default_jobs, matrix, results, standard
-    from service.report import html_of_matrix, table_of_matrix
 
     read_policy(policy)  # said before an hour of work, not in each cell
     cells, place = standard("quick" if quick else "full"), Place(folder, policy)

@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from service.cells import Cell, Place, World, code_identity, identity, run
+from service.cells import About, Cell, Place, World, code_identity, identity, run
 
 TYPOLOGIES = (
     "credit_farm",
@@ -155,8 +154,8 @@ def standard(size: str) -> list[Cell]:
     for knob, _, values in KNOBS[: s.knobs]:
         for value in values if s.all_values else (values[0], values[-1]):
             world = World("market", SMALL_SEED + 200, *s.swept, SMALL_SHARE, "T1", ((knob, value),))
-            about = (("knob", knob), ("value", value))
-            cells.append(Cell(f"sweep-{knob}-{value:g}", "sweep", (world,), about, model))
+            turned: About = (("knob", knob), ("value", value))
+            cells.append(Cell(f"sweep-{knob}-{value:g}", "sweep", (world,), turned, model))
     for kind in ("hub", "framing"):
         for share in s.crowds:
             world = World("market", SMALL_SEED + 200, *s.swept, SMALL_SHARE, "T1", ((kind, share),))
