@@ -78,6 +78,11 @@ class Cell:
     about: About = ()
     needs: tuple[str, ...] = ()
 
+    @property
+    def model(self) -> str:
+        """The cell whose model is judged; `none` judges clusters alone."""
+        return self.needs[0] if self.needs else "none"
+
     def told(self, key: str) -> Any:
         return dict(self.about)[key]
 
@@ -145,18 +150,18 @@ def train(cell: Cell, place: Place) -> dict[str, Any]:
 
 def judge(cell: Cell, place: Place) -> dict[str, Any]:
     """The needed model on one world it has not seen, and the rings' own books in it."""
-    return _judge(cell.worlds[0], cell.needs[0], place)
+    return _judge(cell.worlds[0], cell.model, place)
 
 
 def sweep(cell: Cell, place: Place) -> dict[str, Any]:
     """One knob at one value: how well the model sees it, and what it costs when it acts."""
-    acted = _loop(cell.worlds[0], cell.needs[0], place)
+    acted = _loop(cell.worlds[0], cell.model, place)
     return {**judge(cell, place), "loop": {k: acted[k] for k in ("defended", "undefended")}}
 
 
 def closed(cell: Cell, place: Place) -> dict[str, Any]:
     """The needed model acting in one world."""
-    return _loop(cell.worlds[0], cell.needs[0], place)
+    return _loop(cell.worlds[0], cell.model, place)
 
 
 def poison(cell: Cell, place: Place) -> dict[str, Any]:
@@ -172,8 +177,8 @@ def respond(cell: Cell, place: Place) -> dict[str, Any]:
     dollar of a surviving one. The defender then learns from a world in which rings do that.
     The last two worlds are the one the attacker tries in, and the one both are measured in.
     """
-    before = place.result(cell.needs[0])
-    model = cell.needs[0]
+    model = cell.model
+    before = place.result(model)
     chosen: Knobs = tuple((str(n), float(v)) for n, v in before.get("chosen", ()))
     trial, test = cell.worlds[-2:]
     tried = []

@@ -1,6 +1,7 @@
 """What the standard matrix showed, for people: the figures of its cells, its page and its table."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
@@ -22,7 +23,7 @@ from service.figures import (
     share_of,
     splits,
 )
-from service.report import Page, assumed, fill, gates, grid, headline
+from service.report import Page, assumed, fill, gates, grid, headline, summary, usual
 
 STEEP = 0.5  # a T3 that keeps less than this share of T1's recall is said out loud
 STREET_PRICE = 0.12  # of a dollar's tokens in 2026, as a share of the official price
@@ -112,6 +113,20 @@ def _recall_at(runs: Sequence[Run], tier: str) -> float | None:
     return mean(there) if there else None
 
 
+def middle_price(results: Results) -> float | None:
+    """The median over typologies at T1 of what a resold dollar costs with the detector acting."""
+    told = [
+        at(cell, "result", "defended", "break_even_share")
+        for cell in _kind(results, "loop").values()
+        if _about(cell)["tier"] == "T1"
+    ]
+    there = sorted(
+        s if s is not None else float("inf") for s in told
+    )  # nothing sold: no price is enough
+    middle = there[len(there) // 2] if there else None
+    return None if middle == float("inf") else middle
+
+
 def _plain(name: str) -> str:
     return name.replace("_", " ")
 
@@ -120,20 +135,17 @@ def html_of_matrix(results: Results, failed: Mapping[str, str], command: str) ->
     """The matrix for the browser, in one file."""
     runs = headlines(results)
     seconds = sum(c["seconds"] for c in results.values())
-    shares = [
-        s
-        for c in _kind(results, "loop").values()
-        if (s := at(c, "result", "defended", "break_even_share")) is not None
-    ]
+    share = middle_price(results)
     page = Page(
         "The standard matrix",
         f"{len(results)} experiments, {sum(r.found['events'] for r in runs):,} events in the headline worlds alone, "
-        f"{seconds / 60:,.0f} processor-minutes. One model, trained on worlds of its own: "
+        f"{max(1, round(seconds / 60)):,} minutes of one processor. One model, trained on worlds of its own: "
         "it has met none of the operators it is judged on.",
         command,
         wrong_in(results, failed),
-        headline(runs, sorted(shares)[len(shares) // 2] if shares else None) if runs else [],
+        headline(runs, share, ", middle typology at T1") if runs else [],
         notes=assumed(runs[0].found) if runs else [],
+        summary=summary(usual(runs), share) if runs else "",
     )
     if runs:
         fill(page, runs)
@@ -211,7 +223,10 @@ def splits_of_training(results: Results, trained: Mapping[str, Any], command: st
         return None
     if unseen is not None:
         told["S4"] = unseen
-    return splits([Run("training log", {"splits": told}, command)])
+    figure = splits([Run("training log", {"splits": told}, f"{command}\n# cell train")])
+    return figure and replace(
+        figure, id="splits-of-training", title="The training log, split otherwise"
+    )
 
 
 def _heat(

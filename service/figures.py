@@ -28,7 +28,7 @@ def number(value: Any, kind: str = "") -> str:
     if kind == "%":
         return f"{value:.1%}"
     if kind == "$":
-        return f"${value:,.2f}"
+        return f"{'−' if value < 0 else ''}${abs(value):,.2f}"
     return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}"
 
 

@@ -218,9 +218,9 @@ def matrix(
             while idle and ready:
                 cell, worker = ready.pop(0), idle.pop()
                 waiting.remove(cell)
-                worker.pipe.send((cell, wanted[cell.name]))
+                worker.give(cell, wanted[cell.name])
                 busy[worker.pipe] = worker, cell
-            for pipe in wait(list(busy)):
+            for pipe in wait(list(busy)) if busy else ():  # an empty wait is for ever
                 assert isinstance(pipe, Connection)
                 worker, cell = busy.pop(pipe)
                 problem = worker.answer()
@@ -276,12 +276,19 @@ class _Worker:
         self._process.start()
         theirs.close()
 
+    def give(self, cell: Cell, wanted: str) -> None:
+        try:
+            self.pipe.send((cell, wanted))
+        except OSError:  # it died while it was idle
+            self._start()
+            self.pipe.send((cell, wanted))
+
     def answer(self) -> str | None:
         """None, or what went wrong with the cell it was given."""
         try:
             problem: str | None = self.pipe.recv()
             return problem
-        except EOFError:
+        except (EOFError, OSError):
             self._process.join()
             code = self._process.exitcode
             self._start()

@@ -171,6 +171,7 @@ class Page:
     stats: Sequence[Stat]
     sections: list[Section] = field(default_factory=list)
     notes: Sequence[str] = ()
+    summary: str = ""
 
     def add(self, id: str, title: str, says: str, figures: Iterable[Figure | None]) -> None:
         """A section of the figures that there are; none if there are none."""
@@ -198,6 +199,7 @@ def html(found: Found, command: str = "shoal evaluate") -> str:
         command,
         gates([run]),
         headline([run], m.get("break_even_share")),
+        summary=summary(run, m.get("break_even_share")),
         notes=assumed(found),
     )
     fill(page, [run])
@@ -321,9 +323,50 @@ def better_peer(found: Found) -> tuple[float, str] | None:
     return best if best is not None and mine is not None and best[0] > mine else None
 
 
-def headline(runs: Sequence[Run], share: float | None) -> list[Stat]:
+def usual(runs: Sequence[Run]) -> Run:
+    """The run that large figures are of: T1, the usual adversary."""
+    return next((r for r in runs if r.tier == "T1"), runs[0])
+
+
+def summary(run: Run, share: float | None) -> str:
+    """What was found, at what harm and at what price, in plain words."""
+    a, t = run.found["account"], run.found["time"]
+    recall, hours = a["recall_at_fpr"]["0.01"], t["median_hours"]
+    tier = f"At tier {run.tier} a" if run.tier else "A"
+    told = []
+    if recall is not None:
+        told.append(
+            f"{tier} threshold that points at 1 in 100 honest accounts catches "
+            f"{percent(recall)} of the abusive ones."
+        )
+    caught, fpr, right = (a["realised"][k] for k in ("recall", "fpr", "precision"))
+    if caught is not None and fpr is not None and right is not None:
+        told.append(
+            f"What the policy really did caught {percent(caught)} and hurt {percent(fpr)} of the honest; "
+            f"{percent(right)} of those it acted on were abusive."
+        )
+    if t["rings"]:
+        half = (
+            f"half were alerted within {hours:,.1f} hours"
+            if hours is not None
+            else "fewer than half ever were alerted"
+        )
+        told.append(f"Of {t['rings']:,} rings {half}, {t['rings_undetected']:,} never.")
+    if share is not None:
+        pays = (
+            "reselling at the official price would still pay"
+            if share < 1
+            else "reselling does not pay"
+        )
+        told.append(
+            f"A resold dollar costs its operator {price(share)} of the official price: {pays}."
+        )
+    return " ".join(told)
+
+
+def headline(runs: Sequence[Run], share: float | None, which: str = "") -> list[Stat]:
     """The large figures: found, harm, price."""
-    main = next((r for r in runs if r.tier == "T1"), runs[0])
+    main = usual(runs)
     a, t = main.found["account"], main.found["time"]
     recall, fpr = a["recall_at_fpr"]["0.01"], a["realised"]["fpr"]
     worst = max(main.found["cohorts"].items(), key=lambda i: i[1]["fpr"], default=None)
@@ -352,7 +395,7 @@ def headline(runs: Sequence[Run], share: float | None) -> list[Stat]:
     stats.append(
         Stat(
             price(share),
-            "of the official price: break-even of a resold dollar",
+            f"of the official price: break-even of a resold dollar{which}",
             share is not None and share < 1,
         )
     )
