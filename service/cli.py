@@ -130,8 +130,12 @@ def train(
     out.print(f"  recall at 1 % FPR {recall['0.01']:.3f}   at 0.1 % {recall['0.001']:.3f}")
 
 
+WORLD_OPTIONS = ("seed", "accounts", "days", "abusive_share", "tier", "data")
+
+
 @app.command()
 def evaluate(
+    context: typer.Context,
     events: Annotated[
         list[Path] | None, typer.Option("--events", help="A log to evaluate on.")
     ] = None,
@@ -174,6 +178,7 @@ def evaluate(
     given = _named(("--events", events), ("--truth", truth), ("--scenario", scenario))
     if matrix is not None:
         given += _named(("--model", model), ("--knob", knob))
+        given += [f"--{n.replace('_', '-')}" for n in WORLD_OPTIONS if _typed(context, n)]
         if given:
             raise typer.BadParameter(
                 f"--matrix makes its own logs and its own model; leave out {', '.join(given)}"
@@ -216,6 +221,12 @@ def evaluate(
 def _named(*options: tuple[str, object]) -> list[str]:
     """The options that were given."""
     return [name for name, value in options if value]
+
+
+def _typed(context: typer.Context, name: str) -> bool:
+    """Whether an option that has a default was given all the same."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _said() -> str:
