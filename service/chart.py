@@ -295,8 +295,10 @@ def panel(
     if base is not None:
         a, b = place(*base)
         parts.append(f'<circle class="hollow" cx="{a:.1f}" cy="{b:.1f}" r="4.5"/>')
-    for i in sorted({0, len(points) - 1}) if points else ():
-        (a, b), name = drawn[i], points[i][2]
+    ends = [(drawn[i], points[i][2]) for i in sorted({0, len(points) - 1})] if points else []
+    if len(ends) == 2 and math.dist(ends[0][0], ends[1][0]) < 2 * LABEL_GAP:
+        ends = [(ends[0][0], f"{ends[0][1]} → {ends[1][1]}")]  # two names would lie on each other
+    for (a, b), name in ends:
         above = b - 7 if b > top + 14 else b + 15
         side = " end" if a > left + wide * 0.6 else ""
         parts.append(

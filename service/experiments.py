@@ -145,7 +145,7 @@ def html_of_matrix(results: Results, failed: Mapping[str, str], command: str) ->
         wrong_in(results, failed),
         headline(runs, share, ", middle typology at T1") if runs else [],
         notes=assumed(runs[0].found) if runs else [],
-        summary=summary(usual(runs), share) if runs else "",
+        summary=summary(usual(runs), share, " in the middle typology at T1") if runs else "",
     )
     if runs:
         fill(page, runs)

@@ -328,7 +328,7 @@ def usual(runs: Sequence[Run]) -> Run:
     return next((r for r in runs if r.tier == "T1"), runs[0])
 
 
-def summary(run: Run, share: float | None) -> str:
+def summary(run: Run, share: float | None, which: str = "") -> str:
     """What was found, at what harm and at what price, in plain words."""
     a, t = run.found["account"], run.found["time"]
     recall, hours = a["recall_at_fpr"]["0.01"], t["median_hours"]
@@ -359,7 +359,7 @@ def summary(run: Run, share: float | None) -> str:
             else "reselling does not pay"
         )
         told.append(
-            f"A resold dollar costs its operator {price(share)} of the official price: {pays}."
+            f"A resold dollar costs its operator {price(share)} of the official price{which}: {pays}."
         )
     return " ".join(told)
 
