@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -201,6 +201,7 @@ def log_of(
     abusive_share: float,
     tier: str,
     progress: Any,
+    knobs: Mapping[str, float] | None = None,
 ) -> Iterator[tuple[Sequence[Path], Path]]:
     """The files to evaluate on: those given, or those of a scenario simulated for the occasion."""
     if scenario is None:
@@ -210,7 +211,7 @@ def log_of(
         return
     with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
         with progress("simulating", None) as advance:
-            write(scenario, Path(folder), seed, accounts, days, abusive_share, tier, advance)
+            write(scenario, Path(folder), seed, accounts, days, abusive_share, tier, advance, knobs)
         yield [Path(folder, "events.ndjson.zst")], Path(folder, "truth.csv")
 
 
