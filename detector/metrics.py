@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 CALIBRATION_BINS = 15
+PRINTED_FPRS = (0.001, 0.01)
 BASE_RATES = (0.001, 0.01, 0.05)
 RING_SIZES: tuple[tuple[str, int, float], ...] = (
     ("2-5", 2, 5),
@@ -180,6 +181,17 @@ def recall_at_budget(y: ArrayLike, score: ArrayLike, budget: int) -> float:
         return math.nan
     # np.interp draws the line from one distinct score to the next, which is that expectation.
     return float(np.interp(budget, caught + wrong, caught) / caught[-1])
+
+
+def ranking(y: ArrayLike, score: ArrayLike) -> dict[str, Any]:
+    """How well scores of any scale put the abusive before the honest: what every table of ours prints."""
+    return {
+        "n": len(np.asarray(y)),
+        "n_abusive": int(np.count_nonzero(y)),
+        "auc": roc_auc(y, score),
+        "pr_auc": average_precision(y, score),
+        "recall_at_fpr": {str(f): recall_at_fpr(y, score, f) for f in PRINTED_FPRS},
+    }
 
 
 def rates_at(y: ArrayLike, score: ArrayLike, threshold: float) -> Rates:

@@ -450,11 +450,7 @@ def figures(y: F64, score: F64) -> dict[str, Any]:
     known = ~np.isnan(score)
     y, score = y[known].astype(np.int64), score[known]
     return {
-        "n": len(y),
-        "n_abusive": int(y.sum()),
-        "auc": metrics.roc_auc(y, score),
-        "pr_auc": metrics.average_precision(y, score),
-        "recall_at_fpr": {str(f): metrics.recall_at_fpr(y, score, f) for f in (0.001, 0.01)},
+        **metrics.ranking(y, score),
         "ece": metrics.expected_calibration_error(y, score),
         "brier": metrics.brier(y, score),
     }
