@@ -166,6 +166,13 @@ def evaluate(
     report: Annotated[
         Path | None, typer.Option("--report", help="Also write a self-contained HTML page.")
     ] = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Also learn within the log: other splits, peers, knock-outs, a permutation null.",
+        ),
+    ] = False,
     data: DataOption = DATA,
     policy: PolicyOption = None,
     json: JsonOption = False,
@@ -208,7 +215,7 @@ def evaluate(
         paths,
         truth_path,
     ):
-        found = offline.evaluate(paths, truth_path, data, model, policy, progress)
+        found = offline.evaluate(paths, truth_path, data, model, policy, progress, full)
     if report is not None:
         report.write_text(html(found, _said()))
         err.print(f"report: {report}")

@@ -10,13 +10,16 @@ from typing import IO, Any
 
 import httpx
 import msgspec
+import numpy as np
 
 from detector import evaluate as evaluation
 from detector import train as training
 from detector.decision import Decision
 from detector.engine import Engine
 from detector.model import Model, ModelProblem, promote, save, versions
+from detector.null import null
 from detector.policy import read_policy
+from detector.study import study
 from features.catalog import Catalog, with_kinds
 from features.event import AnyEvent, InvalidEvent, encode
 from features.identity import seal
@@ -29,6 +32,7 @@ from service.shoal import CHUNK, Answer, answers_of
 
 BATCH = 4096  # events
 LISTED = 10  # refused lines named in an error
+NULL_SEED = 7  # of the permutations: the same log gives the same counts
 _json = msgspec.json.Encoder().encode
 _answers = msgspec.json.Decoder(list[Answer]).decode
 
@@ -168,11 +172,12 @@ def evaluate(
     model: str | None,
     policy: Path | None,
     progress: Any,
+    full: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate on files.
+    """Evaluate on files; `full`: also what can be learned within the log, and what chance would find.
 
     Raises:
-        InputProblem, ModelProblem, PolicyProblem: what they say.
+        InputProblem, ModelProblem, PolicyProblem, TrainingProblem: what they say.
     """
     who = read_truth(truth)
     chosen = model_named(Folder(data), model)
@@ -187,6 +192,13 @@ def evaluate(
     problem = unknown_accounts(who, engine.ledger)
     if problem is not None:
         raise problem
+    if full:
+        last = engine.last_sweep
+        if last is not None:
+            found["null"] = null(engine, last, np.random.default_rng(NULL_SEED))
+        within = Engine(read_policy(policy), OFFLINE, catalog=with_kinds(kinds))
+        with progress("learning within the log", total) as advance:
+            found |= sealed(events, lambda log: study(within, log, total, who, advance))
     return found
 
 
