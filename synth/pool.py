@@ -8,6 +8,7 @@ synth/calls.py; here is what an operator sets, and his own traffic.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from synth import calls as c
 from synth.account import Account
@@ -106,7 +107,7 @@ class Pool:
         seat = Seat(account, net, net + device.said(), n)
         if stage.dice.chance(_LOGS_IN):
             login(stage, stage.agenda.now, account, seat.here)
-        stage.seats[n] = (self, seat)
+        stage.on_loss[n] = partial(self.lose, seat)
         self.seats.append(seat)
         return seat
 
@@ -147,7 +148,7 @@ class Pool:
             seat.gone = True
             self.seats.remove(seat)
             self.stage.exchange.leave(self.n, seat.n)
-            del self.stage.seats[seat.n]
+            del self.stage.on_loss[seat.n]
             self.on_loss(seat, at)
 
     def tend(self, since: int) -> Process:
