@@ -27,6 +27,9 @@ from tests.detector.handmade import (
 )
 
 NUMBER = (int, float, type(None))
+AT_FPR = {"0.001": NUMBER, "0.01": NUMBER}
+INTERVAL = {"value": NUMBER, "low": NUMBER, "high": NUMBER, "rounds": int}
+BIN = {"n": int, "mean_score": NUMBER, "share_abusive": NUMBER}
 AGREEMENT = {"precision": NUMBER, "recall": NUMBER, "f1": NUMBER}
 # DESIGN's contract of `evaluate --json`; a name in angle brackets stands for any.
 CONTRACT: dict[str, Any] = {
@@ -35,7 +38,12 @@ CONTRACT: dict[str, Any] = {
         "n_abusive": int,
         "auc": NUMBER,
         "pr_auc": NUMBER,
-        "recall_at_fpr": {"0.001": NUMBER, "0.01": NUMBER},
+        "recall_at_fpr": AT_FPR,
+        "precision_at_base_rate": {"0.001": NUMBER, "0.01": NUMBER, "0.05": NUMBER},
+        "recall_at_budget": NUMBER,
+        "intervals": {"<statistic>": INTERVAL},
+        "curve": {"recall": list, "precision": list},
+        "reliability": list,
         "realised": {"fpr": NUMBER, "recall": NUMBER, "precision": NUMBER},
         "ece": NUMBER,
         "brier": NUMBER,
@@ -53,10 +61,33 @@ CONTRACT: dict[str, Any] = {
         "median_hours": NUMBER,
         "p90_hours": NUMBER,
         "rings_undetected": int,
+        "leaked_usd_median": NUMBER,
+        "curve": {"hours": list, "share_alerted": list},
     },
-    "money": {"leaked_usd": NUMBER, "leaked_share": NUMBER, "break_even_share": NUMBER},
+    "money": {
+        "leaked_usd": NUMBER,
+        "leaked_share": NUMBER,
+        "break_even_share": NUMBER,
+        "honest_blocked_usd": NUMBER,
+    },
+    "harm": {
+        "overall_fpr": NUMBER,
+        "worst_cohort": (str, type(None)),
+        "worst_fpr": NUMBER,
+        "ratio_between_cohorts": NUMBER,
+        "appeals": int,
+    },
+    "tiers": {"<tier>": {"n": int, "pr_auc": NUMBER, "recall": NUMBER, "recall_at_fpr": AT_FPR}},
     "cohorts": {"<name>": {"n": int, "fpr": NUMBER}},
-    "typologies": {"<name>": {"n": int, "recall": NUMBER, "by_tier": {"<tier>": NUMBER}}},
+    "typologies": {
+        "<name>": {
+            "n": int,
+            "recall": NUMBER,
+            "by_tier": {"<tier>": NUMBER},
+            "recall_at_fpr": AT_FPR,
+            "leaked_usd": NUMBER,
+        }
+    },
     "model": (str, type(None)),
     "events": int,
     "seconds": (int, float),
@@ -456,6 +487,20 @@ def test_whatever_happens_it_is_json_and_the_contract_holds(
     assert set(found["flagged_accounts"]) <= known
     assert sum(c["n"] for c in found["typologies"].values()) == found["account"]["n_abusive"]
     assert found["time"]["rings_undetected"] <= found["time"]["rings"]
+    assert found["harm"]["gate_passed"] in (True, False, None)
+    assert set(found["account"]["intervals"]) == (
+        {"pr_auc", "recall_at_fpr_0.001", "recall_at_fpr_0.01"} if known else set()
+    )
+    for row in found["account"]["reliability"]:
+        hold(row, BIN)
+    shares = found["time"]["curve"]["share_alerted"]
+    assert shares == sorted(shares)
+    assert len(shares) <= found["time"]["rings"] - found["time"]["rings_undetected"]
+    ring = found["ring_example"]
+    if ring is not None:
+        names = {member["account"] for member in ring["members"]}
+        assert {tie[end] for tie in ring["links"] for end in ("a", "b")} <= names
+        assert 2 * sum(bool(member["abusive"]) for member in ring["members"]) > len(names)
 
 
 def test_clean_leaves_no_number_that_json_lacks() -> None:
