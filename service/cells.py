@@ -153,6 +153,11 @@ def judge(cell: Cell, place: Place) -> dict[str, Any]:
     return _judge(cell.worlds[0], cell.model, place)
 
 
+def study(cell: Cell, place: Place) -> dict[str, Any]:
+    """One log from all sides: other splits, peers, knock-outs, and what chance alone would find."""
+    return _judge(cell.worlds[0], cell.model, place, full=True)
+
+
 def sweep(cell: Cell, place: Place) -> dict[str, Any]:
     """One knob at one value: how well the model sees it, and what it costs when it acts."""
     acted = _loop(cell.worlds[0], cell.model, place)
@@ -215,6 +220,7 @@ def missed_per_dollar(recall: float | None, cost_usd: float | None) -> float:
 KINDS: dict[str, Callable[[Cell, Place], dict[str, Any]]] = {
     "train": train,
     "judge": judge,
+    "study": study,
     "sweep": sweep,
     "closed": closed,
     "poison": poison,
@@ -267,7 +273,7 @@ def _turned(truth: Path, to: Path, share: float) -> Path:
     return to
 
 
-def _judge(world: World, model: str, place: Place) -> dict[str, Any]:
+def _judge(world: World, model: str, place: Place, full: bool = False) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="shoal-") as temporary:
         folder = Path(temporary)
         world.write(folder)
@@ -278,6 +284,7 @@ def _judge(world: World, model: str, place: Place) -> dict[str, Any]:
             model,
             place.policy,
             _silent,
+            full,
         )
     found.pop("flagged_accounts", None)  # thousands of names that nobody reads
     return {"found": found}

@@ -17,8 +17,10 @@ from service.figures import (
     Figure,
     Run,
     at,
+    chance,
     mean,
     number,
+    peers,
     price,
     share_of,
     splits,
@@ -155,8 +157,17 @@ def html_of_matrix(results: Results, failed: Mapping[str, str], command: str) ->
             "generalises",
             "Does it carry over?",
             "Held-out operators of the training log, rarer abuse, and operators who behave as none in training did.",
-            (carried(results, trained, command), splits_of_training(results, trained, command)),
+            (carried(results, trained, command),),
         )
+    page.add(
+        "one-log",
+        "One log from all sides",
+        "Learned within one log: split otherwise, with other methods beside ours, and what chance would raise.",
+        [
+            figure and replace(figure, id=f"log-{figure.id}")
+            for figure in (f(studied(results)) for f in (splits, peers, chance))
+        ],
+    )
     page.add(
         "effort",
         "Kinds of abuse and tiers",
@@ -216,17 +227,16 @@ def carried(results: Results, trained: Mapping[str, Any], command: str) -> Figur
     )
 
 
-def splits_of_training(results: Results, trained: Mapping[str, Any], command: str) -> Figure | None:
-    told = dict(trained["result"].get("splits") or {})
+def studied(results: Results) -> list[Run]:
+    """The log that was looked at from all sides, if it was."""
+    cell = results.get("study")
+    if cell is None:
+        return []
+    found = dict(cell["result"]["found"])
     unseen = at(results.get("unseen"), "result", "found", "account")
-    if not told:
-        return None
-    if unseen is not None:
-        told["S4"] = unseen
-    figure = splits([Run("training log", {"splits": told}, f"{command}\n# cell train")])
-    return figure and replace(
-        figure, id="splits-of-training", title="The training log, split otherwise"
-    )
+    if unseen is not None and found.get("splits"):
+        found["splits"] = {**found["splits"], "S4": unseen}
+    return [Run("one log, T2", found, f"{_by_hand(cell)} --full")]
 
 
 def _heat(
@@ -491,10 +501,12 @@ def responses(results: Results, command: str) -> Figure | None:
 
 
 def knocked_out(results: Results, command: str) -> Figure | None:
-    told = at(results.get("knockout"), "result", "without")
+    told = at(results.get("study"), "result", "found", "knockouts", "without")
     if not isinstance(told, Mapping) or not told:
         return None
-    whole = at(results.get("knockout"), "result", "whole", "recall_at_fpr", "0.01")
+    whole = at(
+        results.get("study"), "result", "found", "knockouts", "whole", "recall_at_fpr", "0.01"
+    )
     dots, lines = [], []
     for family, row in sorted(told.items(), key=lambda i: at(i[1], "recall_at_fpr", "0.01") or 0.0):
         value = at(row, "recall_at_fpr", "0.01")
@@ -515,7 +527,7 @@ def knocked_out(results: Results, command: str) -> Figure | None:
         "Far left of the line: what the detector stands on.",
         ("without", "PR-AUC", "recall at 1 % FPR"),
         lines,
-        f"{command}\n# cell knockout",
+        f"{command}\n# cell study",
         [drawn],
     )
 

@@ -87,6 +87,7 @@ class Sizes:
     headline: tuple[int, float]
     seeds: Mapping[str, int]  # headline worlds of each tier
     base_rates: tuple[float, ...]  # beside the 5 % of the headline, at T1
+    study: tuple[int, float]  # the log that is looked at from all sides
     small: tuple[int, float]  # a typology × tier world
     looped: tuple[int, float]  # a closed loop
     swept: tuple[int, float]
@@ -102,13 +103,13 @@ class Sizes:
 SIZES: Mapping[str, Sizes] = {
     "full": Sizes(
         train=(3, 4000, 4), headline=(21_200, 3), seeds={"T0": 1, "T1": 5, "T2": 2, "T3": 2},
-        base_rates=(0.001, 0.01), small=(1500, 3), looped=(1000, 4), swept=(1200, 3), tiers=TIERS,
+        base_rates=(0.001, 0.01), study=(5000, 3), small=(1500, 3), looped=(1000, 4), swept=(1200, 3), tiers=TIERS,
         knobs=len(KNOBS), all_values=True, poisons=(0.01, 0.05, 0.1), crowds=(0.1, 0.3),
         answers=len(ANSWERS), rounds=3,
     ),
     "quick": Sizes(
         train=(1, 900, 2), headline=(700, 2), seeds={"T0": 1, "T1": 1, "T2": 1, "T3": 1},
-        base_rates=(0.01,), small=(300, 2), looped=(300, 2), swept=(300, 2), tiers=("T1", "T3"),
+        base_rates=(0.01,), study=(900, 2), small=(300, 2), looped=(300, 2), swept=(300, 2), tiers=("T1", "T3"),
         knobs=3, all_values=False, poisons=(0.1,), crowds=(0.2,), answers=2, rounds=1,
     ),
 }  # fmt: skip
@@ -140,6 +141,9 @@ def standard(size: str) -> list[Cell]:
         cells.append(Cell(f"base_rate-{rate:g}", "judge", (world,), (("rate", rate),), model))
     world = World("market", TEST_SEED + 900, wide, long, 0.05, "T1", UNSEEN)
     cells.append(Cell("unseen", "judge", (world,), needs=model))
+
+    world = World("market", TEST_SEED + 800, *s.study, 0.08, "T2")
+    cells.append(Cell("study", "study", (world,), needs=model))
 
     for t, typology in enumerate(TYPOLOGIES):
         for tier in s.tiers:

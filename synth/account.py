@@ -120,9 +120,9 @@ class Account:
         return float(self._value[c.V_SPENT])
 
     @property
-    def paid_usd(self) -> float:
-        """What the provider has kept of the account's money."""
-        return float(self._value[c.V_PAID]) + self.charged_usd
+    def metered_usd(self) -> float:
+        """What was billed call by call."""
+        return float(self._value[c.V_PAID])
 
     @property
     def drained(self) -> bool:

@@ -4,13 +4,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from synth.account import Account
-from synth.prices import STREET_SHARE, USD
+from synth.prices import CALLS_A_CALL, STREET_SHARE, USD
 
 
 @dataclass(slots=True)
 class Book:
-    """Dollars. `paid_usd` went to the provider, net of what was taken back; `served_usd` is the
-    list price of the tokens served. Both are filled by `settle`."""
+    """Dollars, of the market that this world is a sample of (prices.CALLS_A_CALL).
+
+    `paid_usd` went to the provider, net of what was taken back; `served_usd` is the list price of the
+    tokens served. Both are filled by `settle`.
+    """
 
     ring_id: str
     typology: str
@@ -45,5 +48,5 @@ def settle(books: Iterable[Book], roster: Iterable[Account]) -> None:
         book_of = by_ring.get(account.truth.ring_id)
         if book_of is not None and account.events:
             book_of.accounts += 1
-            book_of.paid_usd += account.paid_usd
-            book_of.served_usd += account.spent_usd
+            book_of.paid_usd += account.charged_usd + CALLS_A_CALL * account.metered_usd
+            book_of.served_usd += CALLS_A_CALL * account.spent_usd

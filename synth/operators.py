@@ -17,7 +17,7 @@ from synth.geography import Country
 from synth.habits import hold, routine, talk_of
 from synth.people import DAY, HOUR, Person, Rig
 from synth.pool import Pool, Seat
-from synth.prices import STREET_SHARE, USD
+from synth.prices import CALLS_A_CALL, STREET_SHARE, USD
 from synth.signup import Dossier, charge, check_identity, sign_up
 from synth.stage import Stage
 from synth.supply import TRADES, Supply, log_uniform
@@ -264,7 +264,7 @@ class Operator:
     def worth(self, keeper: Tenure, at: int) -> float:
         """What an account will still bring (USD): its rate so far, for another median life."""
         days = max(0.25, (at - keeper.since) / DAY)
-        rate = keeper.account.spent_usd * STREET_SHARE / days
+        rate = CALLS_A_CALL * keeper.account.spent_usd * STREET_SHARE / days
         return max(rate * self.supply.traits.life_days, USD["account_free"])
 
     def show_face(self, keeper: Tenure, at: int) -> None:

@@ -39,3 +39,8 @@ USD: dict[str, float] = {price.good: price.usd for price in TABLE}
 
 # Share of the list price at which a resold dollar goes for on the street [I: 10-15 % in 2026].
 STREET_SHARE = 0.12
+
+# A call of this world stands for so many [A]: plan accounts make 300-3,000 a day [I], ours a twentieth of that,
+# and their quota windows are as much smaller. Whoever adds up an operator's dollars multiplies by it; what
+# he buys by the piece, and the plans he pays, are whole.
+CALLS_A_CALL = 20

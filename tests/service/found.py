@@ -108,13 +108,15 @@ def matrix_results(cells: list[Cell]) -> dict[str, dict[str, Any]]:
         world: World = cell.worlds[0]
         rank = TIERS.index(world.tier) if world.tier in TIERS else 1
         found = full(0.9 - 0.28 * rank)
+        part = {"pr_auc": 0.6, "recall_at_fpr": {"0.001": 0.2, "0.01": 0.5}}
         acted = {
             "defended": books([1.7, 0.9, 0.3, None][rank], None if i % 7 == 0 else 10.0 + i),
             "undefended": books(0.1, 5.0),
         }
         result: dict[str, Any] = {
-            "train": {"held_out_operators": found["account"], "splits": found["splits"]},
+            "train": {"held_out_operators": found["account"]},
             "judge": {"found": found},
+            "study": {"found": found | {"knockouts": {"whole": part, "without": {"kyc": part, "usage": part}}}},
             "sweep": {"found": found, "loop": acted},
             "closed": acted,
             "poison": {"found": found},

@@ -97,7 +97,10 @@ MORE = {
     "crowds",
     "poison",
     "response",
-    "splits-of-training",
+    "log-splits",
+    "log-peers",
+    "log-null",
+    "knock-outs",
 }
 
 
