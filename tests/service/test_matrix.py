@@ -215,7 +215,7 @@ def test_the_standard_matrix_is_whole(size: str) -> None:
         there = {dict(c.about)["typology"] for c in cells if c.name.startswith(f"{kind}-")}
         assert there == set(TYPOLOGIES)
     assert {n.split("-")[0] for n in names} == {
-        "train", "headline", "base_rate", "unseen", "typology", "loop", "sweep", "hub", "framing", "poison", "response"
+        "train", "headline", "base_rate", "unseen", "typology", "loop", "sweep", "hub", "framing", "poison", "response", "study"
     }  # fmt: skip
 
 

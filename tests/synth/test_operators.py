@@ -13,7 +13,7 @@ from synth.cast import cast
 from synth.dice import Dice
 from synth.operators import Operator, Tenure
 from synth.people import DAY, HOUR
-from synth.prices import TABLE, USD
+from synth.prices import CALLS_A_CALL, TABLE, USD
 from synth.stage import Stage
 from synth.traits import PARAMETERS, RELAYS, TIER_NAMES, Traits, harder, traits, with_knobs
 from synth.world import START, simulate
@@ -112,7 +112,8 @@ def test_books_balance() -> None:
     for book in stage.books:
         mine = [a for a in stage.roster if a.truth.ring_id == book.ring_id and a.events]
         assert book.accounts == len(mine)
-        assert book.served_usd == pytest.approx(sum(a.spent_usd for a in mine))
+        served = sum(a.spent_usd for a in mine)
+        assert book.served_usd == pytest.approx(CALLS_A_CALL * served)
         assert set(book.spent_usd) <= set(USD)
         assert not mine or sum(book.spent_usd.values()) > 0
     of: dict[str, set[str]] = defaultdict(set)
