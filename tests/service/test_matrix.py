@@ -215,7 +215,8 @@ def test_the_standard_matrix_is_whole(size: str) -> None:
         there = {dict(c.about)["typology"] for c in cells if c.name.startswith(f"{kind}-")}
         assert there == set(TYPOLOGIES)
     assert {n.split("-")[0] for n in names} == {
-        "train", "headline", "base_rate", "unseen", "typology", "loop", "sweep", "hub", "framing", "poison", "response", "study"
+        "train", "headline", "base_rate", "unseen", "typology", "loop", "sweep", "hub", "framing", "poison",
+        "response", "study",
     }  # fmt: skip
 
 
@@ -243,7 +244,7 @@ def test_nothing_is_judged_on_a_seed_that_was_trained_on(size: str) -> None:
     lessons = {w.seed for c in cells if c.kind == "train" for w in c.worlds}
     for cell in cells:
         judged = {
-            "train": (), "judge": cell.worlds, "sweep": cell.worlds, "closed": cell.worlds,
+            "train": (), "judge": cell.worlds, "study": cell.worlds, "sweep": cell.worlds, "closed": cell.worlds,
             "poison": cell.worlds[-1:], "respond": cell.worlds[-2:],
         }[cell.kind]  # fmt: skip
         assert not lessons & {w.seed for w in judged}
