@@ -197,7 +197,7 @@ class Consumers:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._signed: list[tuple[int, Dossier]] = []  # when, with what
-        self._people: list[Person] = []
+        self._people: list[tuple[int, Person]] = []  # since when
         self._cafes: dict[str, list[Egress]] = {}
 
     def one(self, cohort: str = "consumer", person: Person | None = None, *,
@@ -212,6 +212,7 @@ class Consumers:
             person.networks.append((self._cafe(person.country.code), 0.5))
         if dice.chance(_GUEST) and self._people:
             stage.agenda.start(at := stage.moment(), self._visit(at, account))
+        at = stage.start
         if dice.chance(veteran):
             settle(stage, person, account, mean, dossier=None)
         else:
@@ -222,7 +223,7 @@ class Consumers:
             settle(stage, person, account, mean, dossier=dossier, at=at, until=until)
             self._signed.append((at, dossier))
         if cohort == "consumer":
-            self._people.append(person)
+            self._people.append((at, person))
         return account
 
     def _accidents(self, at: int, dossier: Dossier, person: Person) -> None:
@@ -259,16 +260,16 @@ class Consumers:
         """At `at` a consumer's device becomes the buyer's: before the sign-up, if there is a
         dossier."""
         stage, dice = self._stage, self._stage.dice
-        for _ in range(40 if self._people else 0):
-            seller = dice.pick(self._people)
+        gone = at - int(dice.spread(5 * HOUR))
+        for _ in range(60 if self._people else 0):
+            since, seller = dice.pick(self._people)
             sold = dice.pick(seller.devices)
             shown = fragment(device_id=sold.device_id)
-            fits = sold.system == buyer.devices[0].system
+            fits = sold.system == buyer.devices[0].system and since < gone - 6 * HOUR
             if fits and seller is not buyer and any(rig.device == shown for rig in seller.rigs):
                 break
         else:
             return
-        gone = at - int(dice.spread(10 * HOUR))
         stage.agenda.start(gone, _sale(stage, seller, sold, stage.people.device(sold.system)))
         if dossier is None:
             stage.agenda.start(at, _sale(stage, buyer, buyer.devices[0], sold))
@@ -287,7 +288,7 @@ class Consumers:
     def _visit(self, at: int, account: Account) -> Process:
         """A log-in on the device of a friend."""
         dice = self._stage.dice
-        host = dice.pick(self._people)
+        _, host = dice.pick(self._people)
         if account.events and not account.suspended:
             here = host.home.neighbour(dice).fragment() + dice.pick(host.devices).said()
             login(self._stage, at, account, here)

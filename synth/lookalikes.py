@@ -70,7 +70,7 @@ def expatriate(stage: Stage, consumers: Consumers, count: int) -> None:
             if dossier.card and dice.chance(0.25):
                 dossier.card = stage.market.card(host.code)
             dossier.billing_country = host.code if dice.chance(0.5) else origin.code
-            enter(stage, person, account, dossier)
+            enter(stage, person, account, dossier, veteran=0.25)
 
 
 def prepaid_user(stage: Stage, consumers: Consumers, count: int) -> None:
@@ -139,7 +139,7 @@ def resold_device(stage: Stage, consumers: Consumers, count: int) -> None:
         person = stage.people.make(mode=dice.pick(("terminal", "editor", "web")))
         account = stage.account(plan_of(stage, person), Truth(cohort="resold_device"))
         dossier = papers(stage, person, paying=account.plan.name != "free")
-        at = max(arrival(stage, person), stage.start + 12 * HOUR)
+        at = max(arrival(stage, person), stage.start + 20 * HOUR)
         old = dice.chance(VETERANS)
         consumers.second_hand_device(at, person, None if old else dossier)
         enter(stage, person, account, dossier, veteran=old, at=at + int(dice.spread(2 * HOUR)))
@@ -207,7 +207,8 @@ def personal_pool(stage: Stage, consumers: Consumers, count: int) -> None:
         if dice.chance(0.6):
             relay = dice.pick(stage.software.relays)
             through(person, relay.tls, relay.order())
-        tool = Several(stage, person, dice.pick(_TOOL_RULES), sticky_ms=HOUR, sliding=1,
+        tool = Several(stage, person, dice.pick(_TOOL_RULES),
+                       sticky_ms=0 if dice.chance(0.6) else HOUR, sliding=1,
                        cool_ms=5 * MINUTE, cool_max_ms=5 * HOUR)  # fmt: skip
         truth = Truth(cohort="personal_pool", group_id=group_id(stage))
         accounts = [

@@ -1,5 +1,7 @@
 """Work that runs by itself: honest people whose accounts keep a machine's hours and pace."""
 
+from dataclasses import replace
+
 from synth.account import Account, Truth
 from synth.agenda import Process
 from synth.clients import Template
@@ -12,7 +14,9 @@ from synth.signup import papers
 from synth.stage import Stage
 from synth.wire import fragment
 
-_NIGHT = Tempo(110, 0.965, 16_000, 3_000, 330)
+_NIGHT = Tempo(300, 0.999, 16_000, 1_800, 330, fast_ms=18_000)
+_NIGHT_TURNS = (150, 700)
+_NIGHT_MODELS = ("lagoon-4", "lagoon-4", "lagoon-mini-2")  # the largest would not last
 
 
 def overnight_agent(stage: Stage, consumers: Consumers, count: int) -> None:
@@ -22,10 +26,11 @@ def overnight_agent(stage: Stage, consumers: Consumers, count: int) -> None:
     """
     dice = stage.dice
     for _ in range(count):
-        person = stage.people.make(mode="terminal")
-        account = stage.account(dice.pick(("pro", "max", "max")), Truth(cohort="overnight_agent"))
+        person = stage.people.make(mode="terminal", dear=0)
+        plan = dice.weighted((("max", 7.0), ("payg", 2.0), ("pro", 1.0)))
+        account = stage.account(plan, Truth(cohort="overnight_agent"))
         since = enter(stage, person, account, papers(stage, person), veteran=0.9)
-        for _ in range(dice.randint(1, 3)):
+        for _ in range(dice.randint(1, 2)):
             at = stage.moment(0, 0.95)
             evening = at // DAY * DAY - person.offset_ms + int((22 + 2 * dice.random()) * HOUR)
             if since + HOUR < evening < stage.end:
@@ -34,12 +39,13 @@ def overnight_agent(stage: Stage, consumers: Consumers, count: int) -> None:
 
 def _night(stage: Stage, at: int, account: Account, person: Person) -> Process:
     dice = stage.dice
-    talk = Conversation(dice, dice.pick(person.rigs), dice.pick(person.workspaces))
-    hold(stage, at, talk, Own(stage, account, person), _NIGHT)
+    rig = replace(person.rigs[0], models=_NIGHT_MODELS)
+    talk = Conversation(dice, rig, dice.pick(person.workspaces))
+    hold(stage, at, talk, Own(stage, account, person), _NIGHT, dice.randint(*_NIGHT_TURNS))
     yield from ()
 
 
-_SUBAGENT = Tempo(7, 0.97, 9_000, 2_500, 300, sigma=0.5)
+_SUBAGENT = Tempo(7, 0.998, 9_000, 2_500, 300, sigma=0.5)
 _SUBAGENTS = (10, 30)
 _FAN_OUTS_A_DAY = 0.5
 _FAN_OUT_MS = 25_000  # within which its subagents start

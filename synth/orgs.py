@@ -222,7 +222,7 @@ def reseller(stage: Stage, consumers: Consumers, count: int) -> None:
                     busy=0.3)  # fmt: skip
 
 
-_TASK = Tempo(10, 0.97, 9_000, 1_500, 350, sigma=0.6)
+_TASK = Tempo(10, 0.998, 9_000, 1_500, 350, sigma=0.6)
 _TASK_EVERY_MS = 150 * 60_000
 _BRIEFS = 6  # set prompts of a fleet
 
@@ -288,7 +288,7 @@ def _work(stage: Stage, at: int, runner: Own, account: Account, rig: Rig, place:
         at += int(dice.spread(_TASK_EVERY_MS))
 
 
-_JOB = Tempo(5, 0.985, 12_000, 2_000, 350, sigma=0.6)
+_JOB = Tempo(5, 0.999, 12_000, 2_000, 350, sigma=0.6)
 _PUSHES_A_DAY = 6
 _JOBS_A_PUSH = (1, 5)
 
