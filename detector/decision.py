@@ -12,7 +12,7 @@ from features.rows import F64
 REASONS = 5
 
 
-class Reason(msgspec.Struct, omit_defaults=True):
+class Reason(msgspec.Struct, omit_defaults=True, gc=False):
     """`code` is the feature's name, stable across models; `impact` its share of the score's log-odds."""
 
     code: str
@@ -21,7 +21,7 @@ class Reason(msgspec.Struct, omit_defaults=True):
     evidence: list[str] = []
 
 
-class Decision(msgspec.Struct, omit_defaults=False):
+class Decision(msgspec.Struct, omit_defaults=False, gc=False):
     """What to do about an account, as answered to the caller."""
 
     action: str

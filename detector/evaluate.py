@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector import metrics
+from detector import metrics, tables
 from detector.engine import Engine
 from detector.ledger import OUTLAY, Account, Ledger, outlay
 from detector.policy import Action
-from features.event import AnyEvent
-from features.feature import HOUR
-from features.table import Text, Truth
+from features.event import AnyEvent, Appeal
+from features.feature import DAY, HOUR
+from features.rows import F64
+from features.table import Truth
 
 Bools = NDArray[np.bool_]
 
@@ -35,6 +36,19 @@ class _Seen:
     stopped_ms: int | None = None
     at_stop: Account | None = None
     first_ms: int = 0
+    appeals: int = 0
+
+
+@dataclass(frozen=True)
+class _Alert:
+    """A ring's first correct alert: its known accounts as they stood then."""
+
+    at_ms: int
+    entries: dict[str, Account]
+
+    @property
+    def events(self) -> int:
+        return sum(e.events for e in self.entries.values())
 
 
 def evaluate(
@@ -50,7 +64,7 @@ def evaluate(
     """
     began = time.monotonic()
     seen: dict[str, _Seen] = {}
-    first_alert: dict[str, tuple[int, int, int]] = {}  # ring -> time, accounts, events by then
+    first_alert: dict[str, _Alert] = {}  # by ring
     ring_of = {a: str(r) for a, r in zip(truth.row, truth.ring_id, strict=True) if r}
     members: dict[str, list[str]] = {}
     for account, ring in ring_of.items():
@@ -67,8 +81,8 @@ def evaluate(
             entry.at_stop = replace(ledger[account])
             ring = ring_of.get(account)
             if ring is not None and ring not in first_alert:
-                known = [ledger[m] for m in members[ring] if m in ledger]
-                first_alert[ring] = t, len(known), sum(k.events for k in known)
+                known = {m: replace(ledger[m]) for m in members[ring] if m in ledger}
+                first_alert[ring] = _Alert(t, known)
 
     def swept(everyone: bool = False) -> None:
         found = engine.sweep(everyone)
@@ -99,6 +113,7 @@ def evaluate(
                 assert isinstance(t, int)  # decoded
                 entry = seen.setdefault(event.account_id, _Seen(first_ms=t))
                 entry.first_ms = min(entry.first_ms, t)
+                entry.appeals += type(event) is Appeal and event.outcome == "filed"
                 ledger.record(event)
                 action = Action[decision.action]
                 if action > Action.allow:
@@ -116,7 +131,7 @@ def _figures(
     truth: Truth,
     seen: Mapping[str, _Seen],
     members: Mapping[str, list[str]],
-    first_alert: Mapping[str, tuple[int, int, int]],
+    first_alert: Mapping[str, _Alert],
     events: int,
     seconds: float,
 ) -> dict[str, Any]:
@@ -127,7 +142,7 @@ def _figures(
     flagged = np.array([seen[a].flagged > Action.allow for a in accounts], np.bool_)
 
     found = engine.last_sweep
-    cluster = np.full(len(accounts), -1)
+    cluster, example = np.full(len(accounts), -1), None
     if found is not None:
         verdicts = [
             engine.verdict(int(n), float(s)) > Action.allow
@@ -140,25 +155,19 @@ def _figures(
         cluster = np.array(
             [p if (p := place.get(a, -1)) >= 0 and verdicts[p] else -1 for a in accounts]
         )
+        known = dict(zip(accounts, abusive.tolist(), strict=True))
+        example = tables.ring_example(engine, found, verdicts, known)
+    first, tier = [seen[a].first_ms for a in accounts], truth.tier[rows]
+    days = (engine.window.watermark - min(first)) / DAY if first else 0.0
+    group = np.where(ring != "", ring, truth.group_id[rows])
+    whole = [engine.ledger[a] for a in accounts]
+    stopped = [seen[a].at_stop or w for a, w in zip(accounts, whole, strict=True)]
+    cohorts = metrics.cohort_fpr(truth.cohort[rows], abusive, flagged)
+    appeals = sum(seen[a].appeals for a, bad in zip(accounts, abusive, strict=True) if not bad)
     by_size, strangers = metrics.ring_recall(ring, cluster), metrics.bystanders(ring, cluster)
     told: dict[str, Any] = clean(
         {
-            "account": {
-                "n": len(accounts),
-                "n_abusive": int(abusive.sum()),
-                "auc": metrics.roc_auc(abusive, score),
-                "pr_auc": metrics.average_precision(abusive, score),
-                "recall_at_fpr": {
-                    str(f): metrics.recall_at_fpr(abusive, score, f) for f in (0.001, 0.01)
-                },
-                "realised": {
-                    k: v
-                    for k, v in metrics.rates_at(abusive, flagged.astype(float), 0.5).items()
-                    if k != "n_flagged"
-                },
-                "ece": metrics.expected_calibration_error(abusive, score),
-                "brier": metrics.brier(abusive, score),
-            },
+            "account": tables.accounts(abusive, score, flagged, group, days),
             "cluster": {
                 "n": strangers["clusters"],
                 "pairwise": metrics.pairwise(ring, cluster),
@@ -175,11 +184,14 @@ def _figures(
                 },
             },
             "time": _times(engine, seen, members, first_alert),
-            "money": _money(
-                engine, [a for a, bad in zip(accounts, abusive, strict=True) if bad], seen
+            "money": _money(stopped, whole, abusive),
+            "cohorts": cohorts,
+            "harm": tables.harm(cohorts, abusive, flagged, appeals),
+            "tiers": tables.tiers(abusive, score, flagged, tier),
+            "typologies": tables.typologies(
+                abusive, score, flagged, truth.typology[rows], tier, _leaked(stopped, whole)
             ),
-            "cohorts": metrics.cohort_fpr(truth.cohort[rows], abusive, flagged),
-            "typologies": _typologies(truth.typology[rows], truth.tier[rows], flagged, abusive),
+            "ring_example": example,
             "flagged_accounts": [a for a, f in zip(accounts, flagged, strict=True) if f],
             "model": engine.model.version if engine.model else None,
             "events": events,
@@ -193,51 +205,80 @@ def _times(
     engine: Engine,
     seen: Mapping[str, _Seen],
     members: Mapping[str, list[str]],
-    first_alert: Mapping[str, tuple[int, int, int]],
+    first_alert: Mapping[str, _Alert],
 ) -> dict[str, Any]:
     end = engine.window.watermark
     rings = [r for r in members if any(m in seen for m in members[r])]
     began = {r: min(seen[m].first_ms for m in members[r] if m in seen) for r in rings}
+    alerts = [first_alert.get(r) for r in rings]
+    hit = [alert is not None for alert in alerts]
+    hours = [
+        max(0, (alert.at_ms if alert else end) - began[r]) / HOUR
+        for r, alert in zip(rings, alerts, strict=True)
+    ]
     told = metrics.time_to_detection(
-        [r in first_alert for r in rings],
-        [first_alert[r][1] if r in first_alert else 0 for r in rings],
-        [first_alert[r][2] if r in first_alert else 0 for r in rings],
-        [max(0, (first_alert[r][0] if r in first_alert else end) - began[r]) / HOUR for r in rings],
+        hit,
+        [len(alert.entries) if alert else 0 for alert in alerts],
+        [alert.events if alert else 0 for alert in alerts],
+        hours,
     )
-    return {"rings": len(rings), **told}
+    # one that was never alerted leaked more than any number we could know
+    lost = [
+        float(_leaked(list(a.entries.values()), [engine.ledger[m] for m in a.entries]).sum())
+        if a
+        else math.inf
+        for a in alerts
+    ]
+    moments, share = metrics.kaplan_meier(hours, hit)
+    thin = np.unique(np.linspace(0, max(len(moments) - 1, 0), tables.POINTS).astype(int))
+    thin = thin[: len(moments)]
+    return {
+        "rings": len(rings),
+        **told,
+        "leaked_usd_median": metrics.kaplan_meier_quantile(lost, hit, 0.5),
+        "curve": {"hours": moments[thin].tolist(), "share_alerted": share[thin].tolist()},
+    }
 
 
-def _money(engine: Engine, abusive: Sequence[str], seen: Mapping[str, _Seen]) -> dict[str, Any]:
-    whole = [engine.ledger[a] for a in abusive]
-    stopped = [seen[a].at_stop or engine.ledger[a] for a in abusive]
+def _taken_back(stopped: Sequence[Account], whole: Sequence[Account]) -> tuple[F64, F64]:
+    """Refunded and disputed of what was charged by the stop: later is soon enough."""
+    both = list(zip(stopped, whole, strict=True))
+    return (
+        np.array([min(s.charged, w.refunded) for s, w in both], np.float64),
+        np.array([min(s.charged, w.disputed) for s, w in both], np.float64),
+    )
+
+
+def _leaked(stopped: Sequence[Account], whole: Sequence[Account]) -> F64:
+    """Dollars that each account had leaked when it was stopped."""
+    return metrics.leaked(
+        [e.cost for e in stopped],
+        [e.paid for e in stopped],
+        [e.charged for e in stopped],
+        *_taken_back(stopped, whole),
+    )
+
+
+def _money(stopped: Sequence[Account], whole: Sequence[Account], abusive: Bools) -> dict[str, Any]:
+    """What abuse took, and what was not earned from honest accounts after they were stopped."""
+    refunded, disputed = (back[abusive] for back in _taken_back(stopped, whole))
+    then = [e for e, bad in zip(stopped, abusive, strict=True) if bad]
+    ever = [e for e, bad in zip(whole, abusive, strict=True) if bad]
     told = metrics.money(
-        cost_usd=[e.cost for e in stopped],
-        paid_usd=[e.paid for e in stopped],
-        charged_usd=[e.charged for e in stopped],
-        # charges from before the stop that are taken back later are taken back all the same
-        refunded_usd=[min(e.charged, w.refunded) for e, w in zip(stopped, whole, strict=True)],
-        disputed_usd=[min(e.charged, w.disputed) for e, w in zip(stopped, whole, strict=True)],
-        undefended_usd=[w.leaked for w in whole],
-        outlay_usd=[outlay(w) for w in whole],
+        cost_usd=[e.cost for e in then],
+        paid_usd=[e.paid for e in then],
+        charged_usd=[e.charged for e in then],
+        refunded_usd=refunded,
+        disputed_usd=disputed,
+        undefended_usd=[w.leaked for w in ever],
+        outlay_usd=[outlay(w) for w in ever],
     )
-    return {**told, "assumed_prices_usd": OUTLAY}
-
-
-def _typologies(typology: Text, tier: Text, flagged: Bools, abusive: Bools) -> dict[str, Any]:
-    told: dict[str, Any] = {}
-    names = np.where(typology == "", "unknown", typology)
-    for name in sorted(set(names[abusive].tolist())):
-        mine = abusive & (names == name)
-        told[name] = {
-            "n": int(mine.sum()),
-            "recall": float(flagged[mine].mean()),
-            "by_tier": {
-                t: float(flagged[mine & (tier == t)].mean())
-                for t in sorted(set(tier[mine].tolist()))
-                if t
-            },
-        }
-    return told
+    blocked = math.fsum(
+        max(0.0, w.kept - s.kept)
+        for s, w, bad in zip(stopped, whole, abusive, strict=True)
+        if not bad
+    )
+    return {**told, "honest_blocked_usd": blocked, "assumed_prices_usd": OUTLAY}
 
 
 def clean(value: Any) -> Any:

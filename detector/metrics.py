@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 CALIBRATION_BINS = 15
+PRINTED_FPRS = (0.001, 0.01)
 BASE_RATES = (0.001, 0.01, 0.05)
 RING_SIZES: tuple[tuple[str, int, float], ...] = (
     ("2-5", 2, 5),
@@ -78,6 +79,14 @@ class CohortRate(TypedDict):
     fpr: float
     low: float
     high: float
+
+
+class Bin(TypedDict):
+    """`n` accounts of like score: the mean of what was promised, and the share that was abusive."""
+
+    n: int
+    mean_score: float
+    share_abusive: float
 
 
 class Interval(TypedDict):
@@ -182,6 +191,34 @@ def recall_at_budget(y: ArrayLike, score: ArrayLike, budget: int) -> float:
     return float(np.interp(budget, caught + wrong, caught) / caught[-1])
 
 
+def ranking(y: ArrayLike, score: ArrayLike) -> dict[str, Any]:
+    """How well scores of any scale put the abusive before the honest: what every table of ours prints."""
+    return {
+        "n": len(np.asarray(y)),
+        "n_abusive": int(np.count_nonzero(y)),
+        "auc": roc_auc(y, score),
+        "pr_auc": average_precision(y, score),
+        "recall_at_fpr": {str(f): recall_at_fpr(y, score, f) for f in PRINTED_FPRS},
+    }
+
+
+def precision_recall_curve(y: ArrayLike, score: ArrayLike, points: int) -> dict[str, list[float]]:
+    """`recall` rising and the `precision` there, at `points` achievable operating points at most.
+
+    Of each of so many evenly spaced recalls, the highest threshold that reaches it. Empty without
+    an abusive account.
+    """
+    _, caught, wrong = _operating_points(y, score)
+    if caught[-1] == 0:
+        return {"recall": [], "precision": []}
+    aim = np.linspace(0, caught[-1], points + 1)[1:]
+    at = np.unique(np.searchsorted(caught, aim - 1e-9))
+    return {
+        "recall": (caught[at] / caught[-1]).tolist(),
+        "precision": (caught[at] / (caught[at] + wrong[at])).tolist(),
+    }
+
+
 def rates_at(y: ArrayLike, score: ArrayLike, threshold: float) -> Rates:
     """What flagging `score > threshold` does: the realised rates, NaN where nothing is divided."""
     truth, scores = _checked(y, score)
@@ -232,10 +269,38 @@ def expected_calibration_error(
         raise ValueError(f"bins is {bins}; at least one is needed")
     if len(p) == 0:
         return math.nan
-    values, tie, size = np.unique(p, return_inverse=True, return_counts=True)
-    outcome = np.bincount(tie, weights=truth, minlength=len(values)) / size
-    gap = np.repeat(outcome - values, size)
-    return float(sum(abs(part.sum()) for part in np.array_split(gap, bins)) / len(p))
+    rows = reliability(tied_outcome(truth, p), p, bins)
+    return sum(r["n"] * abs(r["share_abusive"] - r["mean_score"]) for r in rows) / len(p)
+
+
+def tied_outcome(y: ArrayLike, score: ArrayLike) -> Floats:
+    """Of each account the share of abusive ones among those of its very score."""
+    truth, scores = _checked(y, score)
+    _, tie, size = np.unique(scores, return_inverse=True, return_counts=True)
+    return np.asarray(
+        (np.bincount(tie, weights=truth, minlength=len(size)) / size)[tie], np.float64
+    )
+
+
+def reliability(
+    outcome: ArrayLike, probability: ArrayLike, bins: int = CALIBRATION_BINS
+) -> list[Bin]:
+    """What was promised and what came, in `bins` bins of equal mass from the lowest probability up.
+
+    `outcome` is 0 or 1, or a share where accounts are tied (`tied_outcome`): then the order of the
+    rows has no say. Fewer accounts than bins give fewer bins.
+    """
+    came, p = np.asarray(outcome, np.float64), np.asarray(probability, np.float64)
+    order = np.argsort(p, kind="stable")
+    return [
+        {
+            "n": len(part),
+            "mean_score": float(p[part].mean()),
+            "share_abusive": float(came[part].mean()),
+        }
+        for part in np.array_split(order, bins)
+        if len(part)
+    ]
 
 
 # --- clusters
@@ -459,16 +524,21 @@ def kaplan_meier_quantile(time: ArrayLike, happened: ArrayLike, q: float) -> flo
     `time` is when it happened, or (`happened` false) until when it was known not to have; at equal
     times what happened comes first. Infinite when the estimate never gets there, NaN for no rows.
     """
+    moments, share = kaplan_meier(time, happened)
+    if len(np.asarray(time)) == 0:
+        return math.nan
+    # The product of fractions such as 9/10 · 8/9 · … lands a rounding error beside the 1/2.
+    reached = np.flatnonzero(share >= q - 1e-12)
+    return float(moments[reached[0]]) if len(reached) else math.inf
+
+
+def kaplan_meier(time: ArrayLike, happened: ArrayLike) -> tuple[Floats, Floats]:
+    """The moments at which something happened, and 1 − S(t) from each on; arguments as above."""
     times, hit = np.asarray(time, dtype=np.float64), np.asarray(happened).astype(np.bool_)
     _same_length("time", times, "happened", hit)
-    if len(times) == 0:
-        return math.nan
     moments, events = np.unique(times[hit], return_counts=True)
     at_risk = len(times) - np.searchsorted(np.sort(times), moments, side="left")
-    detected = 1 - np.cumprod(1 - events / at_risk)
-    # The product of fractions such as 9/10 · 8/9 · … lands a rounding error beside the 1/2.
-    reached = np.flatnonzero(detected >= q - 1e-12)
-    return float(moments[reached[0]]) if len(reached) else math.inf
+    return moments, np.asarray(1 - np.cumprod(1 - events / at_risk), np.float64)
 
 
 # --- money

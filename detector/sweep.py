@@ -67,7 +67,7 @@ def look(
         at = window.watermark
         account, owner, _, last = window.accounts()
         sightings = window.sightings()
-    sightings = _rehomed(sightings, account, owner)
+    sightings = rehomed(sightings, account, owner)
     n_owners = len(np.unique(owner))
     sets = gather(sightings, lambda k: kind_name(kinds, k), n_owners)
     links = link(sets, n_owners)
@@ -118,7 +118,7 @@ def look(
     )
 
 
-def _rehomed(sightings: Sightings, account: U64, owner: U64) -> Sightings:
+def rehomed(sightings: Sightings, account: U64, owner: U64) -> Sightings:
     """Sightings of an account from before it joined an organisation are the organisation's.
 
     Otherwise the two would be different owners that share all they have.

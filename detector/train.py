@@ -171,6 +171,59 @@ class Table:
     x: F64
     account: I64
 
+    @property
+    def weight(self) -> F64:
+        """Each account weighs the same, however many rows it has; 1 a row in the mean."""
+        weight = 1.0 / np.bincount(self.account)[self.account]
+        return np.asarray(weight * (len(weight) / weight.sum()), np.float64)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the standing head learns from: the labelled accounts' rows at every sweep.
+
+    `y`, `group` are by account, in the order of `accounts`; `at` [rows] is the time of the row's sweep
+    (epoch ms), `owners` the account index of each labelled row, sweep by sweep.
+    """
+
+    accounts: list[str]
+    y: F64
+    group: I64
+    columns: tuple[str, ...]
+    table: Table
+    at: I64
+    owners: list[I64]
+
+
+def lesson(
+    history: History, engine: Engine, labels: Mapping[str, bool], rings: Mapping[str, str]
+) -> Lesson:
+    """Put labels and groups to what a replay left; arguments as of `fit`.
+
+    Raises:
+        TrainingProblem: too few accounts of either label.
+    """
+    accounts = [a for a in history.count if a in labels]
+    y = np.array([labels[a] for a in accounts], np.float64)
+    _enough(y)
+    last = history.sweeps[-1]
+    owner = {engine.names[int(a)]: int(o) for a, o in zip(last.account, last.owner, strict=True)}
+    index = {a: i for i, a in enumerate(accounts)}
+    parts, owners = [], []
+    for sweep in history.sweeps:
+        place = np.array([index.get(engine.names[int(a)], -1) for a in sweep.account], np.int64)
+        parts.append(sweep.vectors[place >= 0])
+        owners.append(place[place >= 0])
+    return Lesson(
+        accounts,
+        y,
+        groups_of(accounts, rings, owner, last.sets),
+        last.columns,
+        Table(np.vstack(parts), np.concatenate(owners)),
+        np.repeat([sweep.at for sweep in history.sweeps], [len(o) for o in owners]),
+        owners,
+    )
+
 
 def fit(
     history: History,
@@ -189,12 +242,8 @@ def fit(
     Raises:
         TrainingProblem: too few accounts or groups of either label.
     """
-    accounts = [a for a in history.count if a in labels]
-    y = np.array([labels[a] for a in accounts], np.float64)
-    _enough(y)
-    last = history.sweeps[-1]
-    owner = {engine.names[int(a)]: int(o) for a, o in zip(last.account, last.owner, strict=True)}
-    group = groups_of(accounts, rings, owner, last.sets)
+    told = lesson(history, engine, labels, rings)
+    accounts, y, group, table = told.accounts, told.y, told.group, told.table
     fold = deal(y, group)
     index = {a: i for i, a in enumerate(accounts)}
 
@@ -208,23 +257,17 @@ def fit(
     event, _ = _head("event", catalog.names, events, y, fold)
 
     say("learning from sweeps")
-    parts, owners = [], []
-    for sweep in history.sweeps:
-        place = np.array([index.get(engine.names[int(a)], -1) for a in sweep.account], np.int64)
-        parts.append(sweep.vectors[place >= 0])
-        owners.append(place[place >= 0])
-    table = Table(np.vstack(parts), np.concatenate(owners))
-    standing, held_out = _head("standing", last.columns, table, y, fold)
+    standing, margin = _head("standing", told.columns, table, y, fold)
     heads = {"event": event, "standing": standing}
 
     say("learning from clusters")
     cluster_head = _cluster_head(
-        history, engine, index, y, fold, standing.calibrate(held_out), owners
+        history, engine, index, y, fold, standing.calibrate(margin), told.owners
     )
     if cluster_head is not None:
         heads["cluster"] = cluster_head
-    score = _per_account(standing.calibrate(held_out), table.account, len(y))
-    report = _report(y, score, group)
+    score = per_account(standing.calibrate(margin), table.account, len(y))
+    report = figures(y, score)
     about = {
         "trained_on": {
             "accounts": len(accounts),
@@ -277,28 +320,42 @@ def _booster(x: F64, y: F64, weight: F64, names: Sequence[str]) -> lightgbm.Boos
     return lightgbm.train(dict(PARAMETERS), data, ROUNDS)
 
 
+Rows = NDArray[np.bool_]
+
+
+def held_out(
+    x: F64, y: F64, weight: F64, sides: Sequence[tuple[Rows, Rows]], names: Sequence[str]
+) -> tuple[F64, list[lightgbm.Booster]]:
+    """One booster for each (rows to learn from, rows to score); and the margins they give, NaN where none does."""
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        fitted = list(threads.map(lambda s: _booster(x[s[0]], y[s[0]], weight[s[0]], names), sides))
+    margin = np.full(len(x), np.nan)
+    for (_, scored), booster in zip(sides, fitted, strict=True):
+        if scored.any():
+            margin[scored] = np.asarray(booster.predict(x[scored], raw_score=True, num_threads=1))
+    return margin, fitted
+
+
+def sides_of(fold: I64) -> list[tuple[Rows, Rows]]:
+    """Each fold scored by what is learned from the others."""
+    return [(fold != k, fold == k) for k in np.unique(fold)]
+
+
 def _cross_fit(
     x: F64, y: F64, weight: F64, fold: I64, names: Sequence[str]
 ) -> tuple[F64, lightgbm.Booster]:
     """Margins of every row by trees that did not see its fold, and a booster fitted on all."""
-    sides = [fold != k for k in np.unique(fold)] + [np.ones(len(x), np.bool_)]
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        fitted = list(threads.map(lambda s: _booster(x[s], y[s], weight[s], names), sides))
-    margin = np.zeros(len(x))
-    for side, booster in zip(sides[:-1], fitted, strict=False):
-        margin[~side] = np.asarray(booster.predict(x[~side], raw_score=True, num_threads=1))
+    everything = np.ones(len(x), np.bool_)
+    margin, fitted = held_out(x, y, weight, [*sides_of(fold), (everything, ~everything)], names)
     return margin, fitted[-1]
 
 
 def _head(name: str, columns: Sequence[str], table: Table, y: F64, fold: I64) -> tuple[Head, F64]:
     """Fit one head; also the margin of every row by trees that did not see its group."""
-    per_account = np.bincount(table.account, minlength=len(y))
-    weight = 1.0 / per_account[table.account]
-    weight *= len(weight) / weight.sum()
-    label, row_fold = y[table.account], fold[table.account]
+    weight, label, row_fold = table.weight, y[table.account], fold[table.account]
     margin, whole = _cross_fit(table.x, label, weight, row_fold, columns)
     knots, levels = calibrate(margin, label, weight)
-    honest = _per_account(np.interp(margin, knots, levels), table.account, len(y))[y == 0]
+    honest = per_account(np.interp(margin, knots, levels), table.account, len(y))[y == 0]
     honest = honest[~np.isnan(honest)]
     head = Head(
         name=name,
@@ -338,7 +395,7 @@ def thresholds(honest: F64) -> dict[str, float]:
     return {str(f): metrics.threshold_at_fpr(zeros, honest, f) for f in TARGET_FPRS}
 
 
-def _per_account(score: F64, account: I64, n: int) -> F64:
+def per_account(score: F64, account: I64, n: int) -> F64:
     """The greatest score of each account's rows; NaN without a row."""
     out = np.full(n, -np.inf)
     np.maximum.at(out, account, score)
@@ -388,16 +445,12 @@ def _cluster_head(
     )  # fmt: skip
 
 
-def _report(y: F64, score: F64, group: I64) -> dict[str, Any]:
+def figures(y: F64, score: F64) -> dict[str, Any]:
     """Figures on held-out operators; the account's score is its highest at any sweep."""
     known = ~np.isnan(score)
     y, score = y[known].astype(np.int64), score[known]
     return {
-        "n": len(y),
-        "n_abusive": int(y.sum()),
-        "auc": metrics.roc_auc(y, score),
-        "pr_auc": metrics.average_precision(y, score),
-        "recall_at_fpr": {str(f): metrics.recall_at_fpr(y, score, f) for f in (0.001, 0.01)},
+        **metrics.ranking(y, score),
         "ece": metrics.expected_calibration_error(y, score),
         "brier": metrics.brier(y, score),
     }

@@ -1,5 +1,6 @@
 """The command line. Exit codes: 0 done, 1 found wanting, 2 bad input (said with file, line, field)."""
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,13 @@ EventsOption = Annotated[
 PolicyOption = Annotated[
     Path | None, typer.Option("--policy", help="Policy file (TOML); the built-in one if absent.")
 ]
+KnobOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--knob",
+        help="name=number: what every ring does otherwise than its tier; several may be given.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 DATA = Path(DEFAULT)
 
@@ -79,12 +87,14 @@ def simulate(
     days: Annotated[float, typer.Option(min=0.1, max=365)] = 7,
     abusive_share: Annotated[float, typer.Option(min=0, max=0.9)] = 0.05,
     tier: Annotated[str, typer.Option(help="Adversary's effort: T0, T1, …")] = "T1",
+    knob: KnobOption = None,
 ) -> None:
     """Write a made-up log with its truth: honest accounts and abusive ones that look alike."""
-    from service.scenario import write
+    from service.scenario import knobs_of, write
 
+    knobs = knobs_of(knob or [])
     with progress("simulating", None) as advance:
-        told = write(scenario, out_dir, seed, accounts, days, abusive_share, tier, advance)
+        told = write(scenario, out_dir, seed, accounts, days, abusive_share, tier, advance, knobs)
     err.print(f"{told.events:,} events of {told.accounts:,} accounts in {out_dir}")
 
 
@@ -120,8 +130,12 @@ def train(
     out.print(f"  recall at 1 % FPR {recall['0.01']:.3f}   at 0.1 % {recall['0.001']:.3f}")
 
 
+WORLD_OPTIONS = ("seed", "accounts", "days", "abusive_share", "tier", "data")
+
+
 @app.command()
 def evaluate(
+    context: typer.Context,
     events: Annotated[
         list[Path] | None, typer.Option("--events", help="A log to evaluate on.")
     ] = None,
@@ -138,9 +152,27 @@ def evaluate(
     days: Annotated[float, typer.Option(min=0.1, max=365)] = 7,
     abusive_share: Annotated[float, typer.Option(min=0, max=0.9)] = 0.05,
     tier: Annotated[str, typer.Option()] = "T1",
+    knob: KnobOption = None,
+    matrix: Annotated[
+        Path | None,
+        typer.Option("--matrix", help="Run the standard matrix of experiments into this folder."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small matrix: minutes instead of an hour or two.")
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes of the matrix; one a core if absent.")
+    ] = None,
     report: Annotated[
         Path | None, typer.Option("--report", help="Also write a self-contained HTML page.")
     ] = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Also learn within the log: other splits, peers, knock-outs, a permutation null.",
+        ),
+    ] = False,
     data: DataOption = DATA,
     policy: PolicyOption = None,
     json: JsonOption = False,
@@ -148,25 +180,100 @@ def evaluate(
     """Replay a log in time order as the service would, and hold the answers against the truth."""
     from service import offline
     from service.report import html, table
+    from service.scenario import knobs_of
 
+    given = _named(("--events", events), ("--truth", truth), ("--scenario", scenario))
+    if matrix is not None:
+        given += _named(("--model", model), ("--knob", knob))
+        given += [f"--{n.replace('_', '-')}" for n in WORLD_OPTIONS if _typed(context, n)]
+        if given:
+            raise typer.BadParameter(
+                f"--matrix makes its own logs and its own model; leave out {', '.join(given)}"
+            )
+        _matrix(matrix, quick, jobs, policy, report, json)
+        return
+    if quick or jobs is not None:
+        raise typer.BadParameter("--quick and --jobs belong to --matrix")
     if (events is None) == (scenario is None):
-        raise typer.BadParameter("give --events with --truth, or --scenario")
+        raise typer.BadParameter("give --events with --truth, or --scenario, or --matrix")
     if events is not None and truth is None:
         raise typer.BadParameter("--events needs --truth")
+    if events is not None and knob:
+        raise typer.BadParameter("--knob changes a made-up world: it needs --scenario")
     with offline.log_of(
-        scenario, events, truth, seed, accounts, days, abusive_share, tier, progress
+        scenario,
+        events,
+        truth,
+        seed,
+        accounts,
+        days,
+        abusive_share,
+        tier,
+        progress,
+        knobs_of(knob or []),
     ) as (
         paths,
         truth_path,
     ):
-        found = offline.evaluate(paths, truth_path, data, model, policy, progress)
+        found = offline.evaluate(paths, truth_path, data, model, policy, progress, full)
     if report is not None:
-        report.write_text(html(found))
+        report.write_text(html(found, _said()))
         err.print(f"report: {report}")
     if json:
         print(msgspec.json.encode(found).decode())
     else:
         out.print(table(found))
+
+
+def _named(*options: tuple[str, object]) -> list[str]:
+    """The options that were given."""
+    return [name for name, value in options if value]
+
+
+def _typed(context: typer.Context, name: str) -> bool:
+    """Whether an option that has a default was given all the same."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _said() -> str:
+    """The command as it was given, to be printed under what it made."""
+    return shlex.join(["shoal", *sys.argv[1:]])
+
+
+def _matrix(
+    folder: Path,
+    quick: bool,
+    jobs: int | None,
+    policy: Path | None,
+    report: Path | None,
+    json: bool,
+) -> None:
+    from detector.policy import read_policy
+    from service.cells import Place
+    from service.experiments import html_of_matrix, table_of_matrix
+    from service.matrix import default_jobs, matrix, results, standard
+
+    read_policy(policy)  # said before an hour of work, not in each cell
+    cells, place = standard("quick" if quick else "full"), Place(folder, policy)
+    try:
+        with progress("matrix", len(cells)) as advance:
+            ran = matrix(cells, place, jobs or default_jobs(), err.print, advance)
+    except KeyboardInterrupt:
+        there = len(results(cells, place))
+        err.print(f"interrupted: {there} of {len(cells)} cells are done; the same command goes on")
+        raise typer.Exit(130) from None
+    err.print(f"{ran.done} cells run, {ran.kept} were there, {len(ran.failed)} failed")
+    told = results(cells, place)
+    if report is not None:
+        report.write_text(html_of_matrix(told, ran.failed, _said()))
+        err.print(f"report: {report}")
+    if json:
+        print(msgspec.json.encode({"cells": told, "failed": ran.failed}).decode())
+    else:
+        out.print(table_of_matrix(told, ran.failed))
+    if ran.failed:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,13 +10,16 @@ from typing import IO, Any
 
 import httpx
 import msgspec
+import numpy as np
 
 from detector import evaluate as evaluation
 from detector import train as training
 from detector.decision import Decision
 from detector.engine import Engine
 from detector.model import Model, ModelProblem, promote, save, versions
+from detector.null import null
 from detector.policy import read_policy
+from detector.study import study
 from features.catalog import Catalog, with_kinds
 from features.event import AnyEvent, InvalidEvent, encode
 from features.identity import seal
@@ -29,6 +32,7 @@ from service.shoal import CHUNK, Answer, answers_of
 
 BATCH = 4096  # events
 LISTED = 10  # refused lines named in an error
+NULL_SEED = 7  # of the permutations: the same log gives the same counts
 _json = msgspec.json.Encoder().encode
 _answers = msgspec.json.Decoder(list[Answer]).decode
 
@@ -168,11 +172,12 @@ def evaluate(
     model: str | None,
     policy: Path | None,
     progress: Any,
+    full: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate on files.
+    """Evaluate on files; `full`: also what can be learned within the log, and what chance would find.
 
     Raises:
-        InputProblem, ModelProblem, PolicyProblem: what they say.
+        InputProblem, ModelProblem, PolicyProblem, TrainingProblem: what they say.
     """
     who = read_truth(truth)
     chosen = model_named(Folder(data), model)
@@ -187,6 +192,13 @@ def evaluate(
     problem = unknown_accounts(who, engine.ledger)
     if problem is not None:
         raise problem
+    if full:
+        last = engine.last_sweep
+        if last is not None:
+            found["null"] = null(engine, last, np.random.default_rng(NULL_SEED))
+        within = Engine(read_policy(policy), OFFLINE, catalog=with_kinds(kinds))
+        with progress("learning within the log", total) as advance:
+            found |= sealed(events, lambda log: study(within, log, total, who, advance))
     return found
 
 
@@ -201,6 +213,7 @@ def log_of(
     abusive_share: float,
     tier: str,
     progress: Any,
+    knobs: Mapping[str, float] | None = None,
 ) -> Iterator[tuple[Sequence[Path], Path]]:
     """The files to evaluate on: those given, or those of a scenario simulated for the occasion."""
     if scenario is None:
@@ -210,7 +223,7 @@ def log_of(
         return
     with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
         with progress("simulating", None) as advance:
-            write(scenario, Path(folder), seed, accounts, days, abusive_share, tier, advance)
+            write(scenario, Path(folder), seed, accounts, days, abusive_share, tier, advance, knobs)
         yield [Path(folder, "events.ndjson.zst")], Path(folder, "truth.csv")
 
 

@@ -65,7 +65,7 @@ class Unavailable(RuntimeError):
     """The service cannot take events now; it will, later."""
 
 
-class Answer(msgspec.Struct, omit_defaults=True):
+class Answer(msgspec.Struct, omit_defaults=True, gc=False):
     """What one event is answered with."""
 
     event_id: str | None
@@ -80,7 +80,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
 
 _encode = msgspec.json.Encoder().encode
 _decode_answer = msgspec.json.Decoder(Decision).decode
-_decode_answers = msgspec.json.Decoder(list[Decision]).decode
+_decode_answers = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class Shoal:
@@ -357,9 +357,9 @@ class Shoal:
             return None
         decisions = self._decisions_in(self.entry_id[place])
         at = ordinal - self.entry_first[place]
-        return decisions[at] if at < len(decisions) else None
+        return _decode_answer(decisions[at]) if at < len(decisions) else None
 
-    def _read_decisions(self, entry_id: str) -> list[Decision]:
+    def _read_decisions(self, entry_id: str) -> list[msgspec.Raw]:
         entry = self.log.entry(entry_id)
         return _decode_answers(entry.answers) if entry is not None else []
 

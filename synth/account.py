@@ -101,6 +101,11 @@ class Account:
         return self.told + int(self._row[c.A_EVENTS])
 
     @property
+    def observed(self) -> bool:
+        """Whether any event of it has been."""
+        return bool(self._row[c.A_SEEN])
+
+    @property
     def born(self) -> int:
         """When it signed up; 0 means before the world began."""
         return int(self._row[c.A_BORN])

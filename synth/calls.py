@@ -42,25 +42,26 @@ DELAY_MEDIAN_MS, DELAY_SIGMA, DELAY_MIN_MS, DELAY_MAX_MS = 25 * MINUTE, 1.2, 20_
 
 # accounts: integers
 (A_HEAD, A_BORN, A_BARRED, A_BARRED_UNTIL, A_THROTTLED, A_WINDOW_ENDS, A_WINDOW, A_WARM,
- A_WARM_UNTIL, A_EVENTS, A_ON_CREDIT, A_METERED) = range(12)  # fmt: skip
-ACCOUNT_COLUMNS = 12
+ A_WARM_UNTIL, A_EVENTS, A_ON_CREDIT, A_METERED, A_SEEN) = range(13)  # fmt: skip
+ACCOUNT_COLUMNS = 13
 # accounts: US dollars
 V_WINDOW_USD, V_WINDOW_SPENT, V_SPENT, V_PAID, V_CREDIT = range(5)
 VALUE_COLUMNS = 5
 # seats
 (T_ACCOUNT, T_POOL, T_NET, T_AGENT, T_TLS, T_DEVICE, T_STATED, T_ORDER, T_TEMPLATE, T_LINK, T_COOLS, T_USED,
- T_GONE, T_MASK, T_MASK_UNTIL) = range(15)  # fmt: skip
-T_BUSY = 15  # when the calls under way will end
+ T_GONE, T_MASK, T_MASK_UNTIL, T_PLACE) = range(16)  # fmt: skip
+T_BUSY = 16  # when the calls under way will end
 BUSY_MAX = 10
 SEAT_COLUMNS = T_BUSY + BUSY_MAX
 NOTHING = -2  # a fragment that is taken away, where NONE leaves the talk's own
 # pools
 (P_RULE, P_FIRST, P_SIZE, P_ROOM, P_STICKY_MS, P_SLIDING, P_PINNED, P_SWITCHES, P_AGAIN, P_AGAIN_MS,
- P_COOL_MS, P_COOL_MAX_MS, P_JITTER, P_SEAT_CALLS, P_STOP, P_INTERCEPTS, P_PLACELESS, P_LINKS, P_MASKED,
- P_RELAY, P_NEXT, P_LINK_MS) = range(22)  # fmt: skip
-POOL_COLUMNS = 22
+ P_COOL_MS, P_OVERLOAD_MS, P_LIMIT_MS, P_OBEYS, P_JITTER, P_SEAT_CALLS, P_STOP, P_INTERCEPTS, P_PLACELESS,
+ P_LINKS, P_MASKED, P_RELAY, P_PAGES, P_NEXT, P_LINK_MS) = range(25)  # fmt: skip
+POOL_COLUMNS = 25
 # how a pool chooses, when nothing holds a conversation to a seat
-OWN, SWAP, RANDOM, LRU, ROUND_ROBIN, FILL_FIRST = range(6)
+# (RANDOM for each call, ANY for each conversation)
+OWN, SWAP, RANDOM, ANY, LRU, ROUND_ROBIN, FILL_FIRST = range(7)
 # whose network connection a call travels on
 LINK_TALK, LINK_SHARED, LINK_CALL = range(3)
 
@@ -73,7 +74,7 @@ LINK_TALK, LINK_SHARED, LINK_CALL = range(3)
 GIVEN = 28
 # … and how it stands
 (K_LEFT, K_PATIENCE, K_CONTEXT, K_LENGTH, K_LINK1, K_LINK2, K_AFTER, K_PENDING, K_FRESH, K_ANSWER, K_PROMPT,
- K_TYPED, K_ROOT, K_PINNED, K_PINNED_UNTIL, K_TITLE, K_OPENING, K_REFS_N) = range(GIVEN, GIVEN + 18)  # fmt: skip
+ K_TYPED, K_ROOT, K_PINNED, K_PINNED_UNTIL, K_TRIED, K_OPENING, K_REFS_N) = range(GIVEN, GIVEN + 18)  # fmt: skip
 K_REFS = GIVEN + 18
 K_LANES = K_REFS + REFS_MAX
 LANES = 6  # seats of which a talk remembers what it said and what is cached there
@@ -260,7 +261,7 @@ def _choose(t: Tables, p: int, at: int) -> int:
         return t.member[first]
     if rule == SWAP:
         return t.member[first + pool[P_NEXT] % size]
-    if rule == RANDOM:
+    if rule in (RANDOM, ANY):
         for _ in range(4):
             seat = t.member[first + np.int64(size * _chance(t.count))]
             if _ready(t, p, seat, at):
@@ -317,7 +318,7 @@ def _refused(t: Tables, k: I64, seat: int, at: int, status: int, wait: int) -> N
         if status == 402 or status == 403 or status == 429:
             pool[P_NEXT] += 1
         return
-    if rule < LRU and not pool[P_RELAY]:
+    if not pool[P_RELAY]:
         return
     if status == 402 or status == 403:
         if not row[T_GONE]:
@@ -325,13 +326,12 @@ def _refused(t: Tables, k: I64, seat: int, at: int, status: int, wait: int) -> N
             i = t.count[NOTICES]
             t.notice[i, 0], t.notice[i, 1], t.notice[i, 2] = LOST, seat, at
             t.count[NOTICES] = i + 1
-    elif status == 429:
-        row[T_COOLS] = at + min(1000 * max(wait, 60), pool[P_COOL_MAX_MS])
     elif status != 400:
-        cool = pool[P_COOL_MS]
-        if pool[P_JITTER]:
-            cool = np.int64(cool * (0.7 + 0.6 * _chance(t.count)))
-        row[T_COOLS] = at + cool
+        cool = pool[P_OVERLOAD_MS] if status == 529 else pool[P_COOL_MS]
+        if status == 429:
+            cool = 1000 * wait if pool[P_OBEYS] and wait else pool[P_LIMIT_MS]
+        spread = 1.0 + pool[P_JITTER] / 1000 * (2.0 * _chance(t.count) - 1.0)
+        row[T_COOLS] = at + np.int64(cool * spread)
     k[K_PINNED] = NONE
 
 
@@ -384,7 +384,9 @@ def _address(t: Tables, k: I64, seat: int, lane: int, at: int, out: I64) -> None
     if k[K_FLAGS] & HAS_SESSION:
         session = k[K_SESSION]
     if pool[P_RELAY]:
-        out[s.PAGE], out[s.USER] = NONE, NONE
+        out[s.USER] = NONE
+        if not pool[P_PAGES]:
+            out[s.PAGE] = NONE
         if pool[P_MASKED]:
             if at >= row[T_MASK_UNTIL]:
                 row[T_MASK] = _bits(t.count) | 1
@@ -393,8 +395,9 @@ def _address(t: Tables, k: I64, seat: int, lane: int, at: int, out: I64) -> None
         elif session:
             session = mix(session ^ mix(a)) | 1
     else:
-        out[s.PAGE], out[s.USER] = k[K_PAGE], k[K_USER]
+        out[s.USER] = k[K_USER]
     out[s.SESSION] = session
+    out[s.PAGE] = k[K_PAGE]
     out[s.FIXED], out[s.MODEL] = k[K_FIXED], k[K_MODEL_TEXT]
     out[s.STATED] = out[s.ORDER] = out[s.META] = out[s.TEMPLATE] = out[s.PLACE] = NONE
     if not k[lane + L_TOLD]:
@@ -406,7 +409,8 @@ def _address(t: Tables, k: I64, seat: int, lane: int, at: int, out: I64) -> None
         )
         out[s.META] = k[K_META]
         out[s.TEMPLATE] = row[T_TEMPLATE] if row[T_TEMPLATE] >= 0 else k[K_TEMPLATE]
-        out[s.PLACE] = NONE if pool[P_PLACELESS] else k[K_PLACE]
+        if not pool[P_PLACELESS]:
+            out[s.PLACE] = row[T_PLACE] if row[T_PLACE] >= 0 and k[K_PLACE] >= 0 else k[K_PLACE]
 
 
 @compiled
@@ -420,7 +424,7 @@ def _file(t: Tables, a: int, out: I64) -> None:
     """Hand a slip to the imperfect wire."""
     count = t.count
     t.account[a, A_EVENTS] += 1
-    out[s.SALT], out[s.LATE_AT] = _bits(count), 0
+    out[s.SALT], out[s.LATE_AT], out[s.ACCOUNT] = _bits(count), 0, a
     i = count[SLIPS]
     luck = _chance(count)
     if luck < NEVER:
@@ -555,11 +559,11 @@ def _serve(t: Tables, k: I64, seat: int, lane: int, at: int, out: I64) -> int:
 
 
 @compiled
-def _refuse(t: Tables, a: int, at: int, error: int, wait: int, attempt: int, out: I64) -> int:
+def _refuse(t: Tables, a: int, at: int, error: int, wait: int, tries: int, out: I64) -> int:
     lasted = np.int64(_spread(t.count, t.spread, 900.0 if error == 2 else 240.0))
     status = (400, 500, 529, 429, 402, 403)[error]
     out[s.ENDED], out[s.DURATION], out[s.STATUS] = at + lasted, lasted, status
-    out[s.ERROR], out[s.WAIT], out[s.ATTEMPT] = t.error[error], wait, attempt
+    out[s.ERROR], out[s.WAIT], out[s.ATTEMPT] = t.error[error], wait, tries
     out[s.WINDOW] = t.account[a, A_WINDOW] if status == 429 else 0
     out[s.AFTER] = out[s.EMITTED] = out[s.ABORTED] = 0
     _file(t, a, out)
@@ -622,6 +626,9 @@ def _turn(t: Tables, i: int, at: int, out: I64) -> int:
     pool = t.pool[k[K_POOL]]
     if k[K_PENDING] == 0:
         _message(t, k)
+    # the retry count is what the client says: a relay's own attempts do not show in it
+    tries = 4 - k[K_PATIENCE] if k[K_TRIED] else 0
+    k[K_TRIED] = 1
     wait, attempt, again, served = 0, 0, 0, False
     while True:
         seat = _seat_of(t, k, at)
@@ -637,12 +644,13 @@ def _turn(t: Tables, i: int, at: int, out: I64) -> int:
         _address(t, k, seat, lane, at, out)
         _said(k, out)
         if error < 0:
-            out[s.WAIT], out[s.ATTEMPT] = 0, attempt
+            out[s.WAIT], out[s.ATTEMPT] = 0, tries
             at = _serve(t, k, seat, lane, at, out)
             _file(t, a, out)
             served = True
+            k[K_TRIED] = 0
             break
-        at = _refuse(t, a, at, error, wait, attempt, out)
+        at = _refuse(t, a, at, error, wait, tries, out)
         status = out[s.STATUS]
         if status == 403 and again < pool[P_AGAIN]:  # relay software tries the same account again
             again += 1
@@ -658,7 +666,7 @@ def _turn(t: Tables, i: int, at: int, out: I64) -> int:
             if k[K_FLAGS] & TITLES and not pool[P_INTERCEPTS]:
                 _aside(t, k, seat, at, 1, 300.0, 12, out)
         elif k[K_FLAGS] & AUXILIARY and not pool[P_INTERCEPTS] and _chance(count) < 0.06:
-            _aside(t, k, seat, at, 2, 4000.0, 1, out)
+            _aside(t, k, seat, at, 2, 8.0, 1, out)
         k[K_LEFT] -= 1
         if k[K_LEFT] <= 0:
             return -1

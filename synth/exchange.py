@@ -45,7 +45,7 @@ class Exchange:
         self._nets = np.zeros((1 << 10, 2), np.int64)
         self._net_of: dict[str, int] = {}
         self._given: list[tuple[int, ...]] = []
-        self._told: list[tuple[int, str]] = []
+        self._told: list[tuple[int, int, str]] = []
         self._block = np.zeros(BLOCK, np.uint8)
         self._sizes = {
             "account": 0,
@@ -178,7 +178,7 @@ class Exchange:
         row = self.t.seat[n]
         row[:] = 0
         row[c.T_NET] = row[c.T_AGENT] = row[c.T_TLS] = row[c.T_DEVICE] = NONE
-        row[c.T_STATED] = row[c.T_ORDER] = row[c.T_TEMPLATE] = row[c.T_LINK] = NONE
+        row[c.T_STATED] = row[c.T_ORDER] = row[c.T_TEMPLATE] = row[c.T_LINK] = row[c.T_PLACE] = NONE
         row[c.T_ACCOUNT], row[c.T_POOL] = account, pool
         for name, value in columns.items():
             row[getattr(c, f"T_{name.upper()}")] = value
@@ -190,9 +190,13 @@ class Exchange:
         row = self.t.pool[n]
         row[:] = 0
         row[c.P_RULE], row[c.P_STOP] = rule, 10_000
-        for name, value in columns.items():
-            row[getattr(c, f"P_{name.upper()}")] = value
+        self.set_pool(n, **columns)
         return n
+
+    def set_pool(self, pool: int, **columns: int) -> None:
+        """Change how a pool works."""
+        for name, value in columns.items():
+            self.t.pool[pool, getattr(c, f"P_{name.upper()}")] = value
 
     def join(self, pool: int, seat: int) -> None:
         """Put a seat into a pool."""
@@ -252,9 +256,9 @@ class Exchange:
         """A talk, by the given columns of calls.py in their order."""
         self._given.append(given)
 
-    def tell(self, seen: int, text: str) -> None:
-        """A line (a JSON object without its closing brace) that is observed at `seen`."""
-        self._told.append((seen, text))
+    def tell(self, seen: int, account: int, text: str) -> None:
+        """A line about an account (a JSON object without its closing brace) that is observed at `seen`."""
+        self._told.append((seen, account, text))
 
     def play(self, until: int) -> list[tuple[int, int, int]]:
         """Make all calls due up to `until`; returns notices (what, seat, when)."""
@@ -299,8 +303,10 @@ class Exchange:
         if m or len(due):
             times = np.concatenate([seen[due], np.array([w[0] for w in now], np.int64)])
             codes = np.concatenate([due, -1 - np.arange(m)])
+            t.account[t.slip[due, slips.ACCOUNT], c.A_SEEN] = 1
+            t.account[[w[1] for w in now], c.A_SEEN] = 1
             order: I64 = codes[np.argsort(times, kind="stable")]
-            lines = [(text + "}\n").encode() for _, text in now]
+            lines = [(text + "}\n").encode() for _, _, text in now]
             yield from print_lines(
                 order, t.slip, lines, self._ink, self._start, self._nets, self._block
             )

@@ -131,8 +131,14 @@ class Market:
         self._templates = {
             c.code: [dice.token(48) for _ in range(_TEMPLATES_A_COUNTRY)] for c in COUNTRIES
         }
-        self.phone_farms = [PhoneFarm(self) for _ in range(2 + operators // 4)]
-        self.proxy_vendors = [ProxyVendor(self) for _ in range(2 + operators // 4)]
+        # Codes that many sign up with; nearly all who do are honest.
+        self.promos = [
+            f"{dice.pick(pools.words)}{dice.randrange(10, 99)}".upper() for _ in range(3)
+        ]
+        vendors = range(2 + operators // 4)
+        self.phone_farms = [PhoneFarm(self) for _ in vendors]
+        self.proxy_vendors = [ProxyVendor(self) for _ in vendors]
+        self.face_farms = [FaceFarm(self) for _ in vendors]
 
     def phone(self, country: str) -> Phone:
         """A number of an honest customer of this country."""
@@ -206,35 +212,70 @@ class Market:
         )
 
 
+_SOLD_BEFORE = 0.06  # share of goods that another customer of the vendor has used before
+_NUMBERS_A_BLOCK = 400  # of ten thousand: the rest are somebody's
+
+
 class PhoneFarm:
-    """Rents out numbers for one SMS: a few neighbouring blocks in two or three countries."""
+    """Rents out numbers for one SMS: neighbouring blocks in a few countries, each with a stock."""
 
     def __init__(self, market: Market) -> None:
         self._market = market
         dice = market.dice
-        self._blocks: list[tuple[str, str]] = []
-        for _ in range(3):
+        # Runs of neighbouring blocks, by line type.
+        self._runs: dict[str, list[list[str]]] = {"mobile": [], "voip": []}
+        self._stock: dict[str, int] = {}
+        for index in range(6):
             country = any_country(dice).code
-            line = "voip" if dice.chance(0.3) else "mobile"
+            line = "voip" if index % 3 == 0 else "mobile"
             blocks = _number_blocks(country, _KIND[line])
             if not blocks:
                 line, blocks = "mobile", _number_blocks(country, _KIND["mobile"])
-            first = dice.randrange(max(1, len(blocks) - 3))
-            self._blocks += [(block, line) for block in blocks[first : first + 3]]
+            first = dice.randrange(max(1, len(blocks) - 8))
+            self._runs[line].append(list(blocks[first : first + 8]))
         self._sold: list[Phone] = []
 
-    def rent(self) -> Phone:
-        """A number; now and then one that another customer has used before."""
+    def lease(self, width: int, voip: float) -> list[tuple[str, str]]:
+        """`width` neighbouring blocks of one run, with their line type; `voip` is the probability
+        of internet numbers."""
         dice = self._market.dice
-        if self._sold and dice.chance(0.06):
+        line = "voip" if self._runs["voip"] and dice.chance(voip) else "mobile"
+        run = dice.pick(self._runs[line] or self._runs["voip"])
+        first = dice.randrange(max(1, len(run) - width + 1))
+        return [(block, line) for block in run[first : first + width]]
+
+    def rent(self, lease: list[tuple[str, str]]) -> Phone:
+        """A number of these blocks; now and then one that another customer has used before. A
+        block that is sold out sells used numbers only."""
+        dice = self._market.dice
+        block, line = dice.pick(lease)
+        left = self._stock.get(block, _NUMBERS_A_BLOCK)
+        if self._sold and (left <= 0 or dice.chance(_SOLD_BEFORE)):
             return dice.pick(self._sold)
-        phone = _phone(dice, *dice.pick(self._blocks))
+        self._stock[block] = left - 1
+        phone = _phone(dice, block, line)
         self._sold.append(phone)
         return phone
 
     def recycled(self) -> Phone | None:
         """A number that went back to the carrier and now belongs to somebody honest."""
         return self._market.dice.pick(self._sold) if self._sold else None
+
+
+class FaceFarm:
+    """People who lend their faces, and a generator; a face may serve two operators."""
+
+    def __init__(self, market: Market) -> None:
+        self._market = market
+        self._sold: list[tuple[str, tuple[int, ...]]] = []
+
+    def lend(self) -> tuple[str, tuple[int, ...]]:
+        dice = self._market.dice
+        if self._sold and dice.chance(_SOLD_BEFORE / 2):
+            return dice.pick(self._sold)
+        face = self._market.face()
+        self._sold.append(face)
+        return face
 
 
 class ProxyVendor:
@@ -245,17 +286,21 @@ class ProxyVendor:
         self._dice = dice
         self._hosting = [plan.prefix("hosting") for _ in range(2)]
         self._vpn = [plan.prefix("vpn") for _ in range(2)]
-        self._homes = [plan.prefix("residential", any_country(dice).code) for _ in range(5)]
+        # Static lines of homes and small firms.
+        self._homes = [
+            plan.prefix(kind, any_country(dice).code)
+            for kind in ("residential", "residential", "residential", "residential", "business")
+        ]
         self._mobile = [plan.mobile(any_country(dice).code) for _ in range(10)]
         self._sold: list[Egress] = []
 
     def buy(self, quality: float) -> Egress:
         """An egress; the share of residential and mobile ones is `quality` (0-1)."""
         dice = self._dice
-        if self._sold and dice.chance(0.05):
+        if self._sold and dice.chance(_SOLD_BEFORE):
             return dice.pick(self._sold)
         if dice.chance(quality):
-            if dice.chance(0.3):
+            if dice.chance(0.12):
                 return dice.pick(self._mobile)
             prefix = dice.pick(self._homes)
         else:
@@ -263,6 +308,12 @@ class ProxyVendor:
         egress = prefix.address(dice)
         self._sold.append(egress)
         return egress
+
+    def sold_as(self, egress: Egress) -> str:
+        """The good as which an egress is priced."""
+        if egress in self._mobile:
+            return "egress_mobile"
+        return "egress_residential" if egress.prefix in self._homes else "egress_datacentre"
 
 
 _CHECK_WEIGHTS = (7, 3, 1)

@@ -18,6 +18,7 @@ from synth.wire import fragment
 
 # How long before its end clients renew a token (s): by program, the same for everybody who uses it.
 LEADS_S = (60, 60, 300, 1800, 1800, 14_400)
+USAGE_PAGES = ("usage", "usage", "usage", "quota", "profile", "models")
 _UPGRADE = 0.3  # of those whose grant has run out
 
 
@@ -114,7 +115,7 @@ def routine(stage: Stage, person: Person, caller: Caller, since: int, until: int
     decides what to do when the grant has run out. A day is planned as it begins.
     """
     dice = stage.dice
-    polls = account is not None and dice.chance(0.3)
+    polls = account is not None and dice.chance(0.4)
     lead_s = dice.pick(LEADS_S)
     day = (since + person.offset_ms) // DAY * DAY - person.offset_ms
     while day < until:
@@ -148,7 +149,7 @@ def tend(stage: Stage, at: int, account: Account, person: Person, polls: bool,
         refresh(stage, at, account, person.network(dice).fragment(), lead_s)
     if polls and dice.chance(0.6):
         tell(at, account, "management_call", person.network(dice).fragment(),
-             endpoint=dice.pick(("usage", "usage", "profile", "models")), status=200)  # fmt: skip
+             endpoint=dice.pick(USAGE_PAGES), status=200)  # fmt: skip
 
 
 def login(stage: Stage, at: int, account: Account, here: str) -> None:

@@ -36,7 +36,7 @@ class LabelRow:
 def labels(stage: Stage) -> list[LabelRow]:
     """The labels given until now, in the order in which they were."""
     now = min(stage.agenda.now, stage.end)
-    told = [row for account in stage.roster if account.events for row in _of(stage, account)]
+    told = [row for account in stage.roster if account.observed for row in _of(stage, account)]
     return sorted((row for row in told if row.at <= now), key=lambda row: (row.at, row.account_id))
 
 

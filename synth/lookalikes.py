@@ -207,9 +207,11 @@ def personal_pool(stage: Stage, consumers: Consumers, count: int) -> None:
         if dice.chance(0.6):
             relay = dice.pick(stage.software.relays)
             through(person, relay.tls, relay.order())
-        tool = Several(stage, person, dice.pick(_TOOL_RULES),
-                       sticky_ms=0 if dice.chance(0.6) else HOUR, sliding=1,
-                       cool_ms=5 * MINUTE, cool_max_ms=5 * HOUR)  # fmt: skip
+        rule = dice.pick(_TOOL_RULES)
+        # who swaps by hand changes the key in his client; the others run a small relay
+        tool = Several(stage, person, rule, relay=rule != c.SWAP,
+                       sticky_ms=0 if dice.chance(0.6) else HOUR, sliding=1, cool_ms=MINUTE,
+                       overload_ms=MINUTE, limit_ms=5 * MINUTE, obeys=1)  # fmt: skip
         truth = Truth(cohort="personal_pool", group_id=group_id(stage))
         accounts = [
             stage.account(dice.weighted((("pro", 6.0), ("max", 1.5), ("free", 1.5))), truth)

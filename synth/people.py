@@ -146,7 +146,7 @@ class People:
         self._offices: dict[str, list[Egress]] = {}
         self._office_size = 30
         self._made = 0
-        self._public = [
+        self.public = [
             (f"github.com/{dice.pick(pools.words)}/{dice.pick(pools.words)}", dice.token(128))
             for _ in range(max(12, size // 60))
         ]
@@ -162,9 +162,9 @@ class People:
         first, last = dice.pick(self.pools.first_names), dice.pick(self.pools.last_names)
         user = self._user_name(first, last)
         networks = [(self.plan.egress("residential", country.code), 0.72)]
-        if dice.chance(0.45):
+        if dice.chance(0.35):
             networks.append((self.plan.mobile(country.code), 0.4))
-        if dice.chance(0.4):
+        if dice.chance(0.25):
             networks.append((self._office(country.code), 0.6))
         if dice.chance(0.08):
             networks.append((self.plan.egress("vpn"), 0.4))
@@ -175,8 +175,12 @@ class People:
             devices, dice.gauss(9.0, 1.8), min(max(dice.gauss(13, 2.6), 6), 18),
             min(dice.spread(0.45), 1.3), mode or dice.weighted(MODES), dice.chance(dear),
         )  # fmt: skip
-        if person.mode == "application" and dice.chance(0.6):  # it runs by itself
+        if person.mode == "application" and dice.chance(
+            0.6
+        ):  # it runs by itself, often on a server
             person.starts_h, person.awake_h, person.weekend = 0.0, 24.0, 0.9
+            if dice.chance(0.5):
+                person.networks.insert(0, (self.plan.egress("hosting"), 0.9))
         self.equip(person)
         return person
 
@@ -269,7 +273,7 @@ class People:
         places = []
         for _ in range(dice.weighted(((1, 4.0), (2, 4.0), (3, 2.0)))):
             if dice.chance(0.1):
-                repo, instructions = dice.zipf(self._public)
+                repo, instructions = dice.zipf(self.public)
                 name = repo.rsplit("/", 1)[1]
             else:
                 name = f"{dice.pick(self.pools.words)}-{dice.pick(self.pools.words)}"

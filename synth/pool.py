@@ -8,6 +8,7 @@ synth/calls.py; here is what an operator sets, and his own traffic.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from synth import calls as c
 from synth.account import Account
@@ -15,15 +16,22 @@ from synth.agenda import Process
 from synth.clients import Relay
 from synth.conversation import Conversation
 from synth.geography import Egress
-from synth.habits import LEADS_S, Tempo, hold, login, refresh
-from synth.people import HOUR, MINUTE, Device, Rig
+from synth.habits import LEADS_S, USAGE_PAGES, Tempo, hold, login, refresh
+from synth.people import DAY, HOUR, MINUTE, Device, Rig
 from synth.stage import Stage
 from synth.traits import Traits
 from synth.wire import fragment
 
-_COOL_DOWNS_S = (60, 300, 600, 1800)
-_GREETINGS = 12  # first of the short prompts everybody types; probes say one of them
+_GREETINGS = 12  # first of the short prompts everybody types
+_QUESTIONS = 100  # of those, what a longer list of probes draws from
 _PROBE = Tempo(1, 1.0, 8, 8, 10, spread=0.3)
+_LOGS_IN = 0.5  # of the accounts taken in; the rest come with a token
+_SWITCHES_MAX = 8  # that one call makes, of however many it may
+_RULES = {
+    "lru": c.LRU, "round_robin": c.ROUND_ROBIN, "fill_first": c.FILL_FIRST, "random": c.ANY,
+}  # fmt: skip
+# When operators are awake, UTC: the day of UTC+8 (ADVERSARY.md §4, usage polling).
+_WAKES_H, _SLEEPS_H = 1, 16
 
 
 class Seat:
@@ -38,65 +46,101 @@ class Seat:
 
 
 class Pool:
-    def __init__(self, stage: Stage, traits: Traits, *, fill_first: bool = False) -> None:
+    def __init__(self, stage: Stage, traits: Traits) -> None:
         dice = stage.dice
-        self.stage, self.traits = stage, traits
+        self.stage = stage
         self.seats: list[Seat] = []
         self.relay: Relay = dice.pick(stage.software.relays)
         self.rig: Rig | None = None  # what probes are sent with
-        self.worn = dice.pick(("cli", "cli", "ide", "sdk"))  # what accounts are dressed as
-        self.unified = traits.unified and dice.chance(0.65)
+        self.worn = "cli"  # what accounts are dressed as, where clients are dressed alike
+        self.replaced = stage.software.program("cli").template
         self.leaks = fragment(forwarded=True) if dice.chance(traits.leaks_headers) else ""
+        self.shared = dice.chance(traits.shared_connection)
+        self.intercepts = dice.chance(traits.intercepts)
         self.on_loss: Callable[[Seat, int], None] = lambda seat, at: None
-        shared = dice.chance(traits.shared_connection)
         self._links: dict[int, int] = {}  # the connection of each egress, where it is shared
-        switches = dice.pick((0, 2, 3, 3))
         self.n = stage.exchange.pool(
-            c.FILL_FIRST if fill_first else c.LRU,
-            sticky_ms=traits.sticky_ms,
-            sliding=traits.sliding,
-            pinned=traits.pinned,
-            switches=switches,
-            cool_ms=dice.pick(_COOL_DOWNS_S) * 1000,
-            cool_max_ms=HOUR // 2 if switches == 0 else 5 * HOUR,
-            jitter=traits.tier != "T0",
-            intercepts=dice.chance(traits.intercepts),
-            placeless=traits.sanitised,
-            links=c.LINK_SHARED if shared else c.LINK_TALK,
-            link_ms=40 * MINUTE,
-            relay=True,
+            _RULES[traits.scheduler], relay=True, link_ms=40 * MINUTE, pages=dice.chance(0.5)
+        )
+        self.traits = traits
+
+    @property
+    def traits(self) -> Traits:
+        return self._traits
+
+    @traits.setter
+    def traits(self, now: Traits) -> None:
+        """The operator sets up his software (anew): from now on it goes by these."""
+        self._traits = now
+        links = c.LINK_SHARED if self.shared else c.LINK_CALL if now.new_tls else c.LINK_TALK
+        self.stage.exchange.set_pool(
+            self.n,
+            rule=_RULES[now.scheduler],
+            sticky_ms=now.sticky_ms,
+            sliding=now.sliding,
+            pinned=now.pinned,
+            switches=min(now.switches, _SWITCHES_MAX),
+            again=now.retries_403,
+            again_ms=now.retry_403_ms,
+            cool_ms=now.cool_fault_s * 1000,
+            overload_ms=now.cool_overload_s * 1000,
+            limit_ms=now.cool_limit_s * 1000,
+            obeys=now.obeys_reset,
+            jitter=round(now.cool_jitter * 1000),
+            seat_calls=min(now.seat_cap, c.BUSY_MAX),
+            stop=round(now.stop_threshold * 10_000),
+            intercepts=self.intercepts,
+            placeless=now.sanitised and not now.invents_place,
+            masked=now.masked_session,
+            links=links,
         )
 
     def add(self, account: Account, egress: Egress, device: Device) -> Seat:
         """Take an account into the pool: log in, dress it, give it an egress."""
-        stage, dice, exchange = self.stage, self.stage.dice, self.stage.exchange
+        stage, exchange = self.stage, self.stage.exchange
         net = egress.fragment() + self.leaks
         number = exchange.net(egress, self.leaks)
         if number not in self._links:
             self._links[number] = exchange.link()
-        word = exchange.fragment
-        dress = {"tls": word(self.relay.tls), "order": word(self.relay.order())}
-        if self.unified:
-            program = stage.software.program(self.worn)
-            system = dice.pick(("macos", "windows", "linux"))
-            own = dice.chance(0.6)
-            worn = "" if self.worn == "sdk" else fragment(device_id=dice.token(128))
-            dress = {
-                "agent": word(program.user_agent(system)),
-                "device": exchange.ink(worn) if worn else c.NOTHING,
-                "stated": word(program.stated(system)),
-                "order": word(program.order() if own else self.relay.order()),
-                "tls": word(
-                    program.tls() if self.traits.own_tls or dice.chance(0.5) else self.relay.tls
-                ),
-            }
-        n = exchange.seat(account.n, self.n, net=number, link=self._links[number], **dress)
+        n = exchange.seat(account.n, self.n, net=number, link=self._links[number], **self._dress())
         exchange.join(self.n, n)
         seat = Seat(account, net, net + device.said(), n)
-        login(stage, stage.agenda.now, account, seat.here)
-        stage.seats[n] = (self, seat)
+        if stage.dice.chance(_LOGS_IN):
+            login(stage, stage.agenda.now, account, seat.here)
+        stage.on_loss[n] = partial(self.lose, seat)
         self.seats.append(seat)
         return seat
+
+    def _dress(self) -> dict[str, int]:
+        """How the calls of one account look, where that is not as the customer's client has them."""
+        stage, dice, traits = self.stage, self.stage.dice, self._traits
+        word = stage.exchange.fragment
+        # its own TLS and headers, unless it takes the trouble to look like the client it serves
+        dress = {"tls": word(self.relay.tls), "order": word(self.relay.order())}
+        if traits.own_tls:
+            dress = {}
+        if self.worn == "web":  # browsers keep their own looks
+            return dress
+        program = stage.software.program(self.worn)
+        if traits.unified_agent:
+            system = dice.pick(("macos", "windows", "linux"))
+            if traits.own_tls:
+                dress = {"tls": word(program.tls()), "order": word(program.order())}
+            dress["agent"] = word(program.user_agent(system))
+            dress["stated"] = word(program.stated(system))
+        if traits.unified_device:
+            worn = "" if self.worn == "sdk" else fragment(device_id=dice.token(128))
+            dress["device"] = stage.exchange.ink(worn) if worn else c.NOTHING
+        if traits.sanitised and traits.invents_place:
+            dress["place"] = word(dice.pick(stage.people.make(mode="terminal").workspaces))
+        if traits.replaces_system and self.replaced:
+            dress["template"] = word(self.replaced.said)
+        return dress
+
+    def rest(self, seat: Seat, until: int) -> None:
+        """No call goes to this seat before `until`."""
+        row = self.stage.exchange.t.seat[seat.n]
+        row[c.T_COOLS] = max(row[c.T_COOLS], until)
 
     def lose(self, seat: Seat, at: int) -> None:
         """An account that will serve no more."""
@@ -104,56 +148,76 @@ class Pool:
             seat.gone = True
             self.seats.remove(seat)
             self.stage.exchange.leave(self.n, seat.n)
-            del self.stage.seats[seat.n]
+            del self.stage.on_loss[seat.n]
             self.on_loss(seat, at)
 
     def tend(self, since: int) -> Process:
         """The operator's own traffic: token refreshes, looks at the usage of all, probes."""
-        stage, dice, traits = self.stage, self.stage.dice, self.traits
+        stage, dice, traits = self.stage, self.stage.dice, self._traits
         polls, probes = dice.chance(traits.polls), dice.chance(traits.probes)
-        lead = dice.pick(LEADS_S)
+        if probes and traits.probe_every_s:
+            stage.agenda.start(since, self._probes(since))
         at = since + int(dice.spread(2 * HOUR))
         while at < stage.end:
             yield at
-            if polls and dice.chance(0.12):
-                stage.agenda.start(at, self._poll(at))
-            if probes and dice.chance(0.05):
-                stage.agenda.start(at, self._probe(at))
+            if polls and _WAKES_H <= at % DAY / HOUR < _SLEEPS_H and dice.chance(0.12):
+                for _ in range(dice.randint(*traits.polls_an_hour)):
+                    when = at + int(dice.random() * HOUR)
+                    stage.agenda.start(when, self._poll(when))
             for seat in self.seats:
                 if dice.chance(0.025):
                     when = at + dice.randrange(20 * MINUTE)
+                    if traits.refresh_grid_s:  # on the ticks of its clock
+                        when -= when % (1000 * traits.refresh_grid_s)
+                    # from T1 on a token is renewed as the client would that the account is dressed as
+                    lead = traits.refresh_lead_s if traits.tier == "T0" else dice.pick(LEADS_S)
                     stage.agenda.start(when, _refresh(stage, when, seat, lead))
                 elif dice.chance(0.02):
                     login(stage, at + dice.randrange(MINUTE), seat.account, seat.here)
             at += int(HOUR * (0.6 + 2 * dice.random()))
 
     def _poll(self, at: int) -> Process:
+        """The usage of every account, one after the other; an answer is kept for minutes."""
         dice = self.stage.dice
         for seat in list(self.seats):
-            endpoint = dice.pick(("usage", "usage", "quota"))
+            endpoint = dice.pick(USAGE_PAGES)
             self.stage.record.tell(
                 at, seat.account, "management_call", seat.net, endpoint=endpoint, status=200
             )
             at += int(dice.spread(700))
             yield at
 
+    def _probes(self, at: int) -> Process:
+        """Rounds of probes at the software's times."""
+        stage, traits = self.stage, self._traits
+        every, offset = 1000 * traits.probe_every_s, 1000 * traits.probe_offset_s
+        loose = 0.0 if traits.tier == "T0" else 0.2 * every
+        while (at := at - at % every + every + offset) < stage.end:
+            at += int(loose * stage.dice.random())
+            yield at
+            stage.agenda.start(at, self._probe(at))
+
     def _probe(self, at: int) -> Process:
-        """One tiny call on every account, one after the other."""
-        stage, dice = self.stage, self.stage.dice
+        """One tiny call on every account, or on those that are cooling, a few at a time."""
+        stage, dice, traits = self.stage, self.stage.dice, self._traits
         if self.rig is None:
             return
-        said = dice.chance(0.3)
-        for seat in list(self.seats):
+        cools = stage.exchange.t.seat[:, c.T_COOLS]
+        wanted = [s for s in self.seats if not traits.probe_failing_only or cools[s.n] > at - HOUR]
+        said = traits.tier == "T0" and dice.chance(0.5)  # the edge knows the plain ones
+        prompts = _QUESTIONS if traits.probe_text == "questions" else _GREETINGS
+        for number, seat in enumerate(wanted):
             if seat.gone:
                 continue
             talk = Conversation(dice, self.rig, "")
             talk.flags = c.HAS_SESSION
-            greeting = stage.prompts[int(_GREETINGS * dice.random())]
             talk.note = "probe" if said else ""
+            greeting = stage.prompts[int(prompts * dice.random())]
             talk.script = stage.exchange.fragment(greeting), 1
             hold(stage, at, talk, OneSeat(self, seat), _PROBE, 1)
-            at += int(dice.spread(2_500))
-            yield at
+            if number % traits.probe_parallel == traits.probe_parallel - 1:
+                at += int(dice.spread(2_500))
+                yield at
 
 
 def _refresh(stage: Stage, at: int, seat: Seat, lead_s: float) -> Process:

@@ -23,21 +23,22 @@ class Record:
         account.told += 1
         self._send(
             at,
+            account.n,
             f'{{"event_id":"{event_id}","type":"{type_}","occurred_at":{at}'
             f"{account.head}{said}{fragment(**fields)}",
         )
         return event_id
 
-    def _send(self, at: int, text: str) -> None:
+    def _send(self, at: int, n: int, text: str) -> None:
         luck, tell = self._dice.random(), self._exchange.tell
         if luck >= LATE + TWICE + NEVER:
-            tell(at, text)
+            tell(at, n, text)
         elif luck < LATE:
             seen = at + self._delay()
-            tell(seen, f'{text},"observed_at":{seen}')
+            tell(seen, n, f'{text},"observed_at":{seen}')
         elif luck < LATE + TWICE:
-            tell(at, text)
-            tell(at + self._delay(), text)
+            tell(at, n, text)
+            tell(at + self._delay(), n, text)
 
     def _delay(self) -> int:
         delay = self._dice.lognormal(DELAY_MEDIAN_MS, DELAY_SIGMA)

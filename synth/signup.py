@@ -22,6 +22,7 @@ _DECLINES = (
     ("incorrect_cvc", 2.0),
     ("fraudulent", 0.6),
 )
+PROMO_SHARE = 0.06  # of sign-ups, with a code that everybody knows
 _AVS = (("match", 8.0), ("partial", 1.2), ("mismatch", 0.6), ("unavailable", 1.6))
 
 
@@ -72,6 +73,7 @@ def papers(stage: Stage, person: Person, *, kyc: float = 0.72, paying: bool = Tr
         billing_country=country if not away else None,
         billing_address=f"{dice.pick(stage.pools.streets)}, {dice.randrange(10_000, 99_999)}",
         channel=dice.weighted((("web", 7.0), ("oauth", 2.5), ("invite", 0.5))),
+        promo_id=dice.zipf(market.promos) if dice.chance(PROMO_SHARE) else None,
         referrer_id=f"ref_{dice.token(40)}" if dice.chance(0.06) else None,
         form_ms=int(dice.spread(38_000)),
         otp_ms=int(dice.spread(11_000)),
@@ -216,6 +218,7 @@ def charge(
     bill = tell(
         at, account, "payment", card_said, kind="charge", plan=account.plan.name, amount_usd=price
     )
+    account.charged_usd += price
     back = at + int(dice.spread(50 * HOUR))
     if dice.chance(disputes) and back < stage.end:
         kind = "dispute" if dice.chance(0.75) else "refund"
@@ -230,5 +233,6 @@ def local_price(account: Account, country: str) -> float:
 def _take_back(
     stage: Stage, at: int, account: Account, said: str, kind: str, bill: str, price: float
 ) -> Iterator[int]:
+    account.charged_usd -= price
     stage.record.tell(at, account, "payment", said, kind=kind, ref_event_id=bill, amount_usd=price)
     yield from ()

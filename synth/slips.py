@@ -27,9 +27,9 @@ compiled = njit(cache=True, nogil=True, _nrt=False)
     SALT, ENDED, LATE_AT, HEAD, NET, HOST, LINK, AGENT, TLS, DEVICE, PAGE, SESSION, USER, FIXED,
     MODEL, ROOT, STATED, ORDER, META, TEMPLATE, PLACE, WINDOW, USED, STATUS, ERROR, DURATION, FIRST, PLAIN,
     ANSWER, READ, WRITE, COST, PAID, WAIT, ATTEMPT, NOTE, PROMPT, TYPED, CHAIN_N, LENGTH, AFTER, ABORTED,
-    EMITTED, REFS_N,
-) = range(44)  # fmt: skip
-CHAIN = 44  # four links, oldest first
+    EMITTED, REFS_N, ACCOUNT,
+) = range(45)  # fmt: skip
+CHAIN = 45  # four links, oldest first
 REFS = CHAIN + 4
 REFS_MAX = 6
 WIDTH = REFS + REFS_MAX

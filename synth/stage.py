@@ -1,9 +1,10 @@
 """What every actor of a world stands on: the clock, the dice, the goods, the provider."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from synth.account import Account, Truth
 from synth.agenda import Agenda
+from synth.books import Book
 from synth.clients import Software
 from synth.dice import Dice
 from synth.exchange import Exchange
@@ -14,9 +15,6 @@ from synth.pools import Pools
 from synth.provider import Provider, incidents
 from synth.record import Record
 from synth.wire import fragment
-
-if TYPE_CHECKING:
-    from synth.pool import Pool, Seat
 
 
 class Stage:
@@ -37,7 +35,9 @@ class Stage:
         self.record = Record(self.dice, self.exchange)
         self.provider = Provider(self.dice, self.agenda, self.record)
         self.roster: list[Account] = []
-        self.seats: dict[int, tuple[Pool, Seat]] = {}  # whose a seat of the exchange is
+        self.books: list[Book] = []
+        # who is told, and when (epoch ms), that a seat of the exchange will serve no more
+        self.on_loss: dict[int, Callable[[int], None]] = {}
 
     def account(self, plan: str, truth: Truth, org_id: str | None = None) -> Account:
         """A new account on the roster. Without a group of its own it is its own group."""
@@ -53,6 +53,5 @@ class Stage:
         """Let everything happen up to `until`: first what people decide, then their calls."""
         self.agenda.run(until)
         for _, seat, at in self.exchange.play(until):
-            if seat in self.seats:
-                pool, mine = self.seats[seat]
-                pool.lose(mine, at)
+            if seat in self.on_loss:
+                self.on_loss[seat](at)

@@ -6,11 +6,13 @@ has been handed out, so memory follows the number of accounts. Everything random
 seeded stream in a fixed order: the same arguments give the same bytes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from synth.account import Account
-from synth.cast import SCENARIOS, cast
+from synth.books import Book, settle
+from synth.cast import SCENARIOS, cast, check_knobs
 from synth.geography import Prefix
 from synth.labels import LabelRow, labels
 from synth.people import DAY
@@ -67,8 +69,8 @@ class World:
             yield from block.splitlines(keepends=True)
 
     def truth(self) -> list[TruthRow]:
-        """The truth about every account that has acted so far, in order of its (random) id."""
-        rows = [_row(account) for account in self._stage.roster if account.events]
+        """The truth about every account of which an event has been observed, in order of its (random) id."""
+        rows = [_row(account) for account in self._stage.roster if account.observed]
         return sorted(rows, key=lambda row: row.account_id)
 
     def play(
@@ -99,6 +101,11 @@ class World:
                 stage.provider.act(accounts[account_id], action, now)
             observed.clear()
 
+    def books(self) -> list[Book]:
+        """What each ring has spent and got so far."""
+        settle(self._stage.books, self._stage.roster)
+        return list(self._stage.books)
+
     def labels(self) -> list[LabelRow]:
         """What people and processors have said so far; see synth/labels.py."""
         return labels(self._stage)
@@ -118,6 +125,7 @@ def simulate(
     abusive_share: float = 0.05,
     tier: str = "T1",
     start: int = START,
+    knobs: Mapping[str, float] = MappingProxyType({}),
 ) -> World:
     """Set up a world.
 
@@ -128,6 +136,7 @@ def simulate(
         abusive_share: share of the accounts that belong to rings (0-1).
         tier: effort of the adversary, `T0` to `T3`, or `mixed`: each ring its own.
         start: begin of the span, epoch milliseconds.
+        knobs: fields of `synth.traits.Traits` set for every ring, and those of `synth.cast.cast`.
 
     Raises:
         UnknownScenario: a name or a number that this world cannot play.
@@ -138,6 +147,10 @@ def simulate(
         raise UnknownScenario(f"no tier {tier!r}; there are {', '.join(TIERS)}")
     if accounts < 1 or days <= 0 or not 0 <= abusive_share <= 1:
         raise UnknownScenario("accounts and days must be positive and abusive_share within 0-1")
+    try:
+        check_knobs(knobs)
+    except ValueError as problem:
+        raise UnknownScenario(str(problem)) from None
     stage = Stage(seed, start, start + int(days * DAY), accounts)
-    cast(stage, scenario, accounts, abusive_share, tier)
+    cast(stage, scenario, accounts, abusive_share, tier, knobs)
     return World(stage)

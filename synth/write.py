@@ -1,4 +1,4 @@
-"""A world as files: events.ndjson.zst, truth.csv and ip_plan.csv."""
+"""A world as files: events, truth, labels, the books of the rings, and the address plan."""
 
 import csv
 from collections.abc import Callable, Iterable
@@ -8,9 +8,11 @@ from typing import Any
 
 import zstandard
 
+from synth.labels import LabelRow
 from synth.world import TruthRow, simulate
 
 EVENTS, TRUTH, PLAN = "events.ndjson.zst", "truth.csv", "ip_plan.csv"
+LABELS, BOOKS = "labels.csv", "books.csv"
 _LEVEL = 1
 
 
@@ -58,6 +60,20 @@ def write(
         out / PLAN,
         ["prefix", "country", "asn", "network_type"],
         ((p.cidr, p.country, p.asn, p.network_type) for p in world.plan),
+    )
+    _table(out / LABELS, [f.name for f in fields(LabelRow)], map(astuple, world.labels()))
+    _table(
+        out / BOOKS,
+        ["ring_id", "typology", "tier", "accounts", "lost", "good", "usd"],
+        (
+            (b.ring_id, b.typology, b.tier, b.accounts, b.lost, good, round(usd, 2))
+            for b in sorted(world.books(), key=lambda b: b.ring_id)
+            for good, usd in [
+                *sorted(b.spent_usd.items()),
+                ("provider", b.paid_usd),
+                ("served", b.served_usd),
+            ]
+        ),
     )
     return Written(count, len(truth), out / EVENTS, out / TRUTH, out / PLAN)
 

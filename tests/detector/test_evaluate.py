@@ -27,6 +27,9 @@ from tests.detector.handmade import (
 )
 
 NUMBER = (int, float, type(None))
+AT_FPR = {"0.001": NUMBER, "0.01": NUMBER}
+INTERVAL = {"value": NUMBER, "low": NUMBER, "high": NUMBER, "rounds": int}
+BIN = {"n": int, "mean_score": NUMBER, "share_abusive": NUMBER}
 AGREEMENT = {"precision": NUMBER, "recall": NUMBER, "f1": NUMBER}
 # DESIGN's contract of `evaluate --json`; a name in angle brackets stands for any.
 CONTRACT: dict[str, Any] = {
@@ -35,7 +38,12 @@ CONTRACT: dict[str, Any] = {
         "n_abusive": int,
         "auc": NUMBER,
         "pr_auc": NUMBER,
-        "recall_at_fpr": {"0.001": NUMBER, "0.01": NUMBER},
+        "recall_at_fpr": AT_FPR,
+        "precision_at_base_rate": {"0.001": NUMBER, "0.01": NUMBER, "0.05": NUMBER},
+        "recall_at_budget": NUMBER,
+        "intervals": {"<statistic>": INTERVAL},
+        "curve": {"recall": list, "precision": list},
+        "reliability": list,
         "realised": {"fpr": NUMBER, "recall": NUMBER, "precision": NUMBER},
         "ece": NUMBER,
         "brier": NUMBER,
@@ -53,10 +61,33 @@ CONTRACT: dict[str, Any] = {
         "median_hours": NUMBER,
         "p90_hours": NUMBER,
         "rings_undetected": int,
+        "leaked_usd_median": NUMBER,
+        "curve": {"hours": list, "share_alerted": list},
     },
-    "money": {"leaked_usd": NUMBER, "leaked_share": NUMBER, "break_even_share": NUMBER},
+    "money": {
+        "leaked_usd": NUMBER,
+        "leaked_share": NUMBER,
+        "break_even_share": NUMBER,
+        "honest_blocked_usd": NUMBER,
+    },
+    "harm": {
+        "overall_fpr": NUMBER,
+        "worst_cohort": (str, type(None)),
+        "worst_fpr": NUMBER,
+        "ratio_between_cohorts": NUMBER,
+        "appeals": int,
+    },
+    "tiers": {"<tier>": {"n": int, "pr_auc": NUMBER, "recall": NUMBER, "recall_at_fpr": AT_FPR}},
     "cohorts": {"<name>": {"n": int, "fpr": NUMBER}},
-    "typologies": {"<name>": {"n": int, "recall": NUMBER, "by_tier": {"<tier>": NUMBER}}},
+    "typologies": {
+        "<name>": {
+            "n": int,
+            "recall": NUMBER,
+            "by_tier": {"<tier>": NUMBER},
+            "recall_at_fpr": AT_FPR,
+            "leaked_usd": NUMBER,
+        }
+    },
     "model": (str, type(None)),
     "events": int,
     "seconds": (int, float),
@@ -173,11 +204,58 @@ def test_a_world_counted_by_hand(
         "user": 0,
         "family": pytest.approx(1 / 3),
     }
+    all_, none = {"0.001": 1.0, "0.01": 1.0}, {"0.001": 0.0, "0.01": 0.0}
     assert found["typologies"] == {
-        "transfer_station": {"n": 8, "recall": 1.0, "by_tier": {"T1": 1.0}},
-        "credit_farm": {"n": 3, "recall": 0.0, "by_tier": {"T3": 0.0}},
-        "kyc_mule": {"n": 1, "recall": 0.0, "by_tier": {}},
+        "transfer_station": {
+            "n": 8,
+            "recall": 1.0,
+            "by_tier": {"T1": 1.0},
+            "recall_at_fpr": all_,
+            "leaked_usd": pytest.approx(4 * 9),
+        },
+        "credit_farm": {
+            "n": 3,
+            "recall": 0.0,
+            "by_tier": {"T3": 0.0},
+            "recall_at_fpr": none,
+            "leaked_usd": 12.0,
+        },
+        "kyc_mule": {
+            "n": 1,
+            "recall": 0.0,
+            "by_tier": {},
+            "recall_at_fpr": none,
+            "leaked_usd": 1.0,
+        },
     }
+    assert found["tiers"] == {
+        "T1": {"n": 8, "pr_auc": 1.0, "recall": 1.0, "recall_at_fpr": all_},
+        "T3": {"n": 3, "pr_auc": pytest.approx(3 / 66), "recall": 0.0, "recall_at_fpr": none},
+    }
+    # 75 accounts: one review, and eight that score alike
+    assert account["recall_at_budget"] == pytest.approx(1 / 12)
+    for rate in (0.001, 0.01, 0.05):
+        assert account["precision_at_base_rate"][str(rate)] == pytest.approx(
+            rate * 8 / 12 / (rate * 8 / 12 + (1 - rate) / 63)
+        )
+    assert account["reliability_top"] == {
+        "n": 1,
+        "mean_score": pytest.approx(0.8),
+        "share_abusive": 1.0,
+    }
+    assert when["curve"] == {"hours": [pytest.approx(4 / 60)], "share_alerted": [0.5]}
+    # by then four accounts had made their request, and the charge of one was still to come
+    assert when["leaked_usd_median"] == pytest.approx(4 * 9)
+    assert money["honest_blocked_usd"] == 0
+    harm = found["harm"]
+    assert (harm["worst_cohort"], harm["appeals"]) == ("family", 0)
+    assert harm["overall_fpr"] == pytest.approx(1 / 63)
+    assert harm["gate_passed"] is None, "one of three says nothing"
+    ring = found["ring_example"]
+    assert ring["members"] == [{"account": f"r{i}", "abusive": True} for i in range(8)]
+    assert {tie["a"] for tie in ring["links"]} <= {f"r{i}" for i in range(8)}
+    assert {kind for tie in ring["links"] for kind in tie["kinds"]} == {"card", "device"}
+    assert {e["kind"] for e in ring["evidence"]} == {"card", "device"}
     assert (found["model"], found["events"]) == ("made", len(world().events))
     del found["seconds"]
     rounded = json.loads(json.dumps(found), parse_float=lambda x: round(float(x), 9))
@@ -196,6 +274,8 @@ def test_accounts_that_the_truth_does_not_name_are_counted_nowhere(
     without, with_ghosts = told(world(), truth, made), told(log, truth, made)
     for found in (without, with_ghosts):
         del found["seconds"], found["events"]
+        for tie in found["ring_example"]["links"]:
+            del tie["nats"]  # the more owners there are, the more a link surprises
     assert with_ghosts == without
 
 
@@ -249,11 +329,61 @@ def test_an_accounts_score_is_its_highest(made: Model, tmp_path: Path) -> None:
 def test_recall_is_told_by_tier(made: Model, tmp_path: Path) -> None:
     rows = [row.replace("credit_farm", "transfer_station") for row in WORLD]
     found = told(world(), truth_of(tmp_path, *rows), made)
-    assert found["typologies"]["transfer_station"] == {
-        "n": 11,
-        "recall": pytest.approx(8 / 11),
-        "by_tier": {"T1": 1.0, "T3": 0.0},
-    }
+    stations = found["typologies"]["transfer_station"]
+    assert stations["n"] == 11
+    assert stations["recall"] == pytest.approx(8 / 11)
+    assert stations["by_tier"] == {"T1": 1.0, "T3": 0.0}
+
+
+def test_a_foreign_truth_says_who_is_abusive_and_nothing_else(made: Model, tmp_path: Path) -> None:
+    path = tmp_path / "foreign.csv"
+    path.write_text(
+        "\n".join(["account_id,ring_id", *(",".join(r.split(",")[:2]) for r in WORLD)]) + "\n"
+    )
+    found, whole = (
+        told(world(), read_truth(path), made),
+        told(world(), truth_of(tmp_path, *WORLD), made),
+    )
+    assert found["tiers"] == found["cohorts"] == {}
+    assert set(found["typologies"]) == {"unknown"}
+    assert found["harm"]["gate_passed"] is None, "without cohorts nobody can tell"
+    assert found["time"] == whole["time"]
+    for key in ("pairwise", "ring_recall_by_size", "b3"):
+        assert found["cluster"][key] == whole["cluster"][key]
+
+
+def test_the_future_moves_no_alert(made: Model, tmp_path: Path) -> None:
+    """Whatever comes after ring A's alert, and in whatever order, it was alerted then."""
+    truth = truth_of(tmp_path, *WORLD)
+    fields = sorted(world().fields, key=lambda f: f["occurred_at"])
+    alert = next(i for i, f in enumerate(fields) if f["account_id"] == "r4") + 1
+    rng = np.random.default_rng(4)
+    times = [f["occurred_at"] for f in fields]
+    order = [*range(alert), *(alert + rng.permutation(len(fields) - alert)).tolist()]
+    mixed = [fields[i] | {"occurred_at": t} for i, t in zip(order, times, strict=True)]
+    # no sweep has a say: what is compared are the answers to events
+    blind = made_model(standing="last_form_ms", cluster="hub_share")
+    one, two = (
+        evaluate(engine_of(blind, clusters={"review": 1.0}), [events_of(f)], truth)
+        for f in (fields, mixed)
+    )
+    for key in ("curve", "median_hours", "median_events", "median_accounts"):
+        assert one["time"][key] == two["time"][key]
+    assert one["time"]["rings_undetected"] == 1
+
+
+def test_what_honest_accounts_would_have_paid_is_blocked(made: Model, tmp_path: Path) -> None:
+    """The third of the family is challenged, not stopped; the fifth on its card is."""
+    truth = truth_of(tmp_path, *WORLD, "home3,,,family,", "home4,,,family,")
+    log = world()
+    for i in (3, 4):
+        log.card(f"home{i}", 702 + i, "card-home", device_id=f"device-home{i}")
+        log.request(f"home{i}", 720, cost_usd=9.0, paid_usd=7.0)
+    log.request("home4", 705, cost_usd=5.0, paid_usd=4.0)
+    log.add("appeal", "home4", 730, outcome="filed").add("appeal", "r1", 730, outcome="filed")
+    found = told(log, truth, made)
+    assert found["money"]["honest_blocked_usd"] == pytest.approx(7.0)
+    assert found["harm"]["appeals"] == 1
 
 
 def test_undetected_rings_are_censored_at_the_end_of_the_log(made: Model, tmp_path: Path) -> None:
@@ -357,6 +487,20 @@ def test_whatever_happens_it_is_json_and_the_contract_holds(
     assert set(found["flagged_accounts"]) <= known
     assert sum(c["n"] for c in found["typologies"].values()) == found["account"]["n_abusive"]
     assert found["time"]["rings_undetected"] <= found["time"]["rings"]
+    assert found["harm"]["gate_passed"] in (True, False, None)
+    assert set(found["account"]["intervals"]) == (
+        {"pr_auc", "recall_at_fpr_0.001", "recall_at_fpr_0.01"} if known else set()
+    )
+    for row in found["account"]["reliability"]:
+        hold(row, BIN)
+    shares = found["time"]["curve"]["share_alerted"]
+    assert shares == sorted(shares)
+    assert len(shares) <= found["time"]["rings"] - found["time"]["rings_undetected"]
+    ring = found["ring_example"]
+    if ring is not None:
+        names = {member["account"] for member in ring["members"]}
+        assert {tie[end] for tie in ring["links"] for end in ("a", "b")} <= names
+        assert 2 * sum(bool(member["abusive"]) for member in ring["members"]) > len(names)
 
 
 def test_clean_leaves_no_number_that_json_lacks() -> None:

@@ -24,6 +24,7 @@ from detector.metrics import (
     bystanders,
     cohort_fpr,
     expected_calibration_error,
+    kaplan_meier,
     kaplan_meier_quantile,
     leaked,
     money,
@@ -632,3 +633,12 @@ def test_bad_amounts_are_refused() -> None:
         leaked([1.0], [1.0], [1.0], [-1.0], [0.0])
     with pytest.raises(ValueError, match="paid_usd holds NaN"):
         leaked([1.0], [math.nan], [1.0], [1.0], [0.0])
+
+
+def test_the_share_detected_is_the_complement_of_survival() -> None:
+    """By hand: of four, one happens at 1; one is lost sight of at 2; one of the two left happens at 3."""
+    moments, share = kaplan_meier([1, 2, 3, 4], [True, False, True, False])
+    assert moments.tolist() == [1, 3]
+    assert share == pytest.approx([1 / 4, 1 - 3 / 4 * 1 / 2])
+    none, nothing = kaplan_meier([], [])
+    assert len(none) == len(nothing) == 0

@@ -193,6 +193,14 @@ def bad_inputs(folder: Path, trained: Path, taken: int, external: str) -> dict[s
         "no such policy": [*evaluate, log, *on, "--policy", folder / "none.toml"],
         "an unknown scenario": ["simulate", "markt", "--out", folder / "w"],
         "an unknown tier": ["simulate", "market", "--out", folder / "w", "--tier", "T9"],
+        "a knob that is no number": ["simulate", "market", "--out", folder / "w", "--knob", "aged"],
+        "a matrix with a policy that is none": [
+            "evaluate",
+            "--matrix",
+            folder / "m",
+            "--policy",
+            folder / "none.toml",
+        ],
         "a folder that is a file": ["simulate", "market", "--out", log, "--accounts", 20],
         "a report that cannot be written": [
             *evaluate,
@@ -242,6 +250,18 @@ def test_bad_input_is_told_in_a_sentence(
         (["evaluate", "--events", "a.ndjson"], "--events needs --truth"),
         (["evaluate"], "give --events with --truth, or --scenario"),
         (["evaluate", "--scenario", "market", "--events", "a"], "give --events with --truth, or"),
+        (["evaluate", "--matrix", "o", "--scenario", "market"], "leave out --scenario"),
+        (
+            ["evaluate", "--matrix", "o", "--events", "a", "--truth", "t"],
+            "leave out --events, --truth",
+        ),
+        (
+            ["evaluate", "--matrix", "o", "--model", "m", "--tier", "T2"],
+            "leave out --model, --tier",
+        ),
+        (["evaluate", "--scenario", "market", "--quick"], "--quick and --jobs belong to --matrix"),
+        (["evaluate", "--scenario", "market", "--jobs", "2"], "belong to --matrix"),
+        (["evaluate", "--events", "a", "--truth", "t", "--knob", "aged=1"], "it needs --scenario"),
         (["keys", "create", "ann", "--scope", "reed"], "did you mean 'read'?"),
         (["keys", "create", "ann"], "--scope"),
         (["serve", "--port", "70000"], "65535"),

@@ -1,4 +1,4 @@
-"""Two worlds, each played once for all tests: a market, and one with many rings for statistics."""
+"""Worlds that are played once for all tests: a market, and some with many rings for statistics."""
 
 import pytest
 
@@ -14,4 +14,10 @@ def market() -> Played:
 @pytest.fixture(scope="session")
 def crowded() -> Played:
     """Far more rings than in life, for the statistics of single fields."""
-    return play(seed=5, accounts=900, days=4, abusive_share=0.38, tier="T1")
+    return play(seed=5, accounts=2200, days=4, abusive_share=0.4, tier="T1")
+
+
+@pytest.fixture(scope="session", params=["T1", "T3"])
+def populous(request: pytest.FixtureRequest) -> Played:
+    """Enough rings of every typology that no single one decides what its typology looks like."""
+    return play(seed=5, accounts=7000, days=2.5, abusive_share=0.45, tier=request.param)

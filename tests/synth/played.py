@@ -36,8 +36,8 @@ def play(scenario: str = "market", **options: Any) -> Played:
     return played
 
 
-def auc(positive: list[float], negative: list[float]) -> float:
-    """Probability that a positive ranks above a negative, ties half."""
-    ranks = rankdata(np.concatenate([positive, negative]))
-    n, m = len(positive), len(negative)
-    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+def auc(positive: list[float], negative: list[float], weight: list[float] | None = None) -> float:
+    """Probability that a positive ranks above a negative, ties half; `weight` is the positives'."""
+    ranks = rankdata(np.concatenate([positive, negative]))[: len(positive)]
+    below = ranks - rankdata(positive)  # negatives below, ties half
+    return float(np.average(below, weights=weight) / len(negative))

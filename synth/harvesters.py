@@ -1,0 +1,87 @@
+"""Distillation: a model's answers gathered systematically, through many accounts at a low rate.
+
+Programs work through a list of short questions and through templated prompts, a few calls an
+account and day; the pool they call serves ordinary customers too, who make the mixture look like
+anybody's.
+"""
+
+from synth.account import Account
+from synth.agenda import Process
+from synth.conversation import Conversation
+from synth.cover import Brief
+from synth.habits import Tempo, hold
+from synth.operators import Operator, Tenure
+from synth.people import DAY, HOUR, Person
+from synth.pool import Customer
+from synth.stage import Stage
+from synth.supply import Supply, market_of, ring_sizes
+from synth.wire import fragment
+
+_QUESTIONS = 400  # on a ring's list, each asked once and then again from the start
+_LISTED = 0.12  # share of harvesting calls that come from the list
+_MIXED = 0.5  # ordinary customers an account
+_QUESTION = Tempo(1, 1.0, 60, 60, 500)
+_LOAD = 1.3  # conversations an account and day
+
+
+class Harvester(Operator):
+    """One operator, his programs and his cover traffic."""
+
+    plans = (("free", 3.0), ("payg", 4.0), ("pro", 3.0))
+    kyc = 0.4
+
+    def __init__(self, stage: Stage, supply: Supply, size: int) -> None:
+        super().__init__(stage, supply, size)
+        dice = stage.dice
+        pool = self.pooled()
+        templates = [stage.software.application() for _ in range(supply.traits.prompt_templates)]
+        self.market = market_of(dice)
+        self.programs: list[Person] = []
+        for _ in range(max(1, size // 2)):
+            program = stage.people.make(self.market, self.trade)
+            if self.trade == "application":
+                program.rigs = [
+                    stage.people.rig(program, program.devices[0], rig.program, dice.pick(templates))
+                    for rig in program.rigs
+                ]
+            self.programs.append(program)
+        self._list = [fragment(prompt_id=dice.token()) for _ in range(_QUESTIONS)]
+        self._next = 0
+        first = self.start()
+        stage.agenda.start(first, pool.tend(first))
+
+    def use(self, at: int, account: Account, keeper: Tenure) -> Process:
+        """One more account: a share of the programs, and a customer every now and then."""
+        stage, dice, pool = self.stage, self.stage.dice, self.pool
+        assert pool is not None
+        self.add(pool, account, keeper)
+        program = dice.pick(self.programs)
+        caller = Customer(pool)
+        since = at + int(dice.spread(HOUR))
+        mean = _LOAD * dice.spread(0.75)
+        self.serve(since, program, caller, mean * (1 - _LISTED), stage.end)
+        stage.agenda.start(since, self._cover(since, program, caller, mean * _LISTED))
+        if dice.chance(_MIXED):
+            person = self.customer(self.market)
+            self.serve(since, person, Customer(pool), 1.5 * mean, stage.end)
+        yield from ()
+
+    def _cover(self, at: int, program: Person, caller: Customer, mean: float) -> Process:
+        """Question after question of the list, `mean` of them a day."""
+        stage, dice = self.stage, self.stage.dice
+        while True:
+            at += int(dice.expovariate(mean) * DAY)
+            if at >= stage.end:
+                return
+            yield at
+            talk = Conversation(dice, dice.pick(program.rigs), "")
+            prompt = self._list[self._next % _QUESTIONS]
+            self._next += 1
+            talk.script = stage.exchange.fragment(prompt), 1
+            hold(stage, at, talk, caller, _QUESTION, 1)
+
+
+def distillation(stage: Stage, count: int, brief: Brief) -> None:
+    """Harvesters with `count` accounts between them."""
+    for size in ring_sizes(stage, count, median=18, sigma=1.2):
+        Harvester(stage, Supply(stage, "distillation", brief), size)

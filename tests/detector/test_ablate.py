@@ -1,0 +1,93 @@
+"""Knock-outs and poisoned labels on tables whose answer is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import detector.train
+from detector.ablate import POISON, ablate, families, thinned, turned
+from detector.train import Lesson, Table
+from features.catalog import Catalog
+from tests.detector.handmade import standing_columns
+
+
+@pytest.fixture(autouse=True)
+def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detector.train, "ROUNDS", 15)
+
+
+def lesson(telling: str) -> Lesson:
+    """400 accounts of which one column tells all, and the others nothing."""
+    columns = standing_columns(Catalog())
+    rng = np.random.default_rng(0)
+    y = (np.arange(400) % 4 == 0).astype(float)
+    x = rng.uniform(size=(400, len(columns)))
+    x[:, columns.index(telling)] += y
+    return Lesson(
+        [f"a{i}" for i in range(400)],
+        y,
+        np.arange(400),
+        columns,
+        Table(x, np.arange(400)),
+        np.zeros(400, np.int64),
+        [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "hurt"),
+    [
+        ("last_liveness", {"kyc"}),
+        ("entities_face", {"kyc", "neighbourhood"}),
+        ("entities_continuation", {"conversation", "neighbourhood"}),
+        ("sets_score_mean", {"links_and_clusters", "neighbourhood"}),
+        ("outline_owners", {"crowding", "neighbourhood"}),
+        ("entities", {"popularity", "neighbourhood"}),
+    ],
+)
+def test_only_the_family_that_tells_is_missed(column: str, hurt: set[str]) -> None:
+    told = ablate(lesson(column), Catalog())
+    assert told["whole"]["recall_at_fpr"]["0.01"] > 0.9
+    for family, row in told["without"].items():
+        if family in hurt:
+            assert row["recall_at_fpr"]["0.01"] < 0.2, family
+        else:
+            assert row["recall_at_fpr"]["0.01"] > 0.9, family
+
+
+def test_every_column_goes_with_a_family() -> None:
+    columns = standing_columns(Catalog())
+    found = families(columns, Catalog())
+    assert {at for places in found.values() for at in places} == set(range(len(columns)))
+    assert {f.family for f in Catalog().features} < set(found)
+    assert set(found["neighbourhood"]) == set(range(len(Catalog().features), len(columns)))
+
+
+def test_poisoned_labels_are_judged_by_the_truth() -> None:
+    told = ablate(lesson("last_liveness"), Catalog())["poisoned"]
+    assert list(told) == [str(share) for share in POISON]
+    for row in told.values():
+        assert row["n_abusive"] == 100
+        assert row["auc"] > 0.9
+    assert told["0.01"]["brier"] < told["0.1"]["brier"]
+
+
+def test_a_share_of_the_labels_is_turned() -> None:
+    y = (np.arange(1000) % 7 == 0).astype(float)
+    few, more = turned(y, 0.01) != y, turned(y, 0.1) != y
+    assert (few.sum(), more.sum()) == (10, 100)
+    assert more[few].all()
+
+
+def test_a_thinned_lesson_ends_with_the_last_sweep() -> None:
+    whole = lesson("entities")
+    many = replace(
+        whole,
+        table=Table(np.repeat(whole.table.x, 24, axis=0), np.repeat(whole.table.account, 24)),
+        at=np.tile(np.arange(24), 400),
+    )
+    thin = thinned(many)
+    assert sorted(set(thin.at)) == [0, 5, 9, 14, 18, 23]
+    assert set(thin.table.account) == set(range(400))
+    assert thinned(whole).at.tolist() == whole.at.tolist()
