@@ -1,4 +1,5 @@
-"""What cohorts are made of: sizes, groups, one person's second papers, a caller of several accounts."""
+"""What cohorts are made of: sizes, groups, one person's second papers, a caller of several accounts,
+a tool's look at all of them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,8 +8,10 @@ import msgspec
 
 from synth import calls as c
 from synth.account import Account
+from synth.conversation import Conversation
+from synth.habits import USAGE_PAGES, Own, Tempo, hold
 from synth.honest import Consumers
-from synth.people import Person
+from synth.people import Person, Rig
 from synth.signup import Dossier, papers
 from synth.stage import Stage
 from synth.wire import fragment
@@ -78,6 +81,43 @@ class Several:
 
     def net(self) -> int:
         return self._stage.exchange.net(self._person.place(self._stage.dice))
+
+
+_HELLO = Tempo(1, 1.0, 8, 8, 10, spread=0.3)
+
+
+class Tool:
+    """What an honest gateway or pool tool does by itself with its owner's accounts: a tiny call on
+    each of them, one after the other (a health check), and a look at the usage of each.
+
+    Args:
+        noted: the tool says of its probes what they are.
+    """
+
+    def __init__(self, stage: Stage, person: Person, accounts: list[Account], rig: Rig, *,
+                 noted: bool) -> None:  # fmt: skip
+        self._stage, self._person, self._rig, self._noted = stage, person, rig, noted
+        self._callers = [(account, Own(stage, account, person)) for account in accounts]
+        self._hello = stage.exchange.fragment(stage.dice.pick(stage.prompts[:12])), 1
+
+    def probe(self, at: int) -> None:
+        dice = self._stage.dice
+        for account, caller in self._callers:
+            if account.events and not account.suspended:
+                talk = Conversation(dice, self._rig, "")
+                talk.flags, talk.script = 0, self._hello
+                talk.note = "probe" if self._noted else ""
+                hold(self._stage, at, talk, caller, _HELLO, 1)
+                at += int(dice.spread(900))
+
+    def poll(self, at: int) -> None:
+        stage, dice = self._stage, self._stage.dice
+        for account, _ in self._callers:
+            if account.events and not account.suspended:
+                net = self._person.network(dice).fragment()
+                stage.record.tell(at, account, "management_call", net,
+                                  endpoint=dice.pick(USAGE_PAGES), status=200)  # fmt: skip
+                at += int(dice.spread(700))
 
 
 def through(person: Person, tls: str, order: str) -> None:

@@ -11,7 +11,7 @@ from synth.clients import Program, Template
 from synth.cohort import group_id, groups, retold, through
 from synth.conversation import Conversation
 from synth.habits import TEMPI, Own, hold
-from synth.honest import Consumers, appetite, enter, plan_of
+from synth.honest import NEVER_CALLS, Consumers, appetite, enter, plan_of
 from synth.people import DAY, HOUR, MINUTE, Person
 from synth.signup import papers
 from synth.stage import Stage
@@ -162,7 +162,8 @@ def launch_day(stage: Stage, consumers: Consumers, count: int) -> None:
                 dossier.referrer_id = referrer
             at = opens + int(dice.lognormal(25 * MINUTE, 0.9))
             until = at + int(dice.spread(20 * HOUR)) if dice.chance(0.6) else None
-            enter(stage, person, account, dossier, veteran=0, at=at, until=until)
+            enter(stage, person, account, dossier, veteran=0, at=at, until=until,
+                  idle=dice.chance(2 * NEVER_CALLS))  # fmt: skip
 
 
 _STEPS = (5, 8)  # set prompts of a tutorial

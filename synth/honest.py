@@ -21,6 +21,7 @@ from synth.wire import fragment
 VETERANS = 0.42  # share of accounts that signed up before the world began
 WRONGLY_SUSPENDED = 0.012
 _TRIES = 0.3  # share that leaves within days
+NEVER_CALLS = 0.05  # share of sign-ups after which nothing follows [A]
 _PLANS = (("free", 46.0), ("pro", 34.0), ("max", 8.0), ("payg", 12.0))
 _APPETITE = {"terminal": 1.9, "editor": 1.7, "application": 4.2, "web": 2.0}
 
@@ -107,12 +108,13 @@ class Owner:
 def live(
     stage: Stage, person: Person, account: Account, caller: Caller, mean: float, *,
     dossier: Dossier | None, at: int, until: int, user: str = "", on_file: Dossier | None = None,
-    ready: Callable[[Account], None] | None = None,
+    ready: Callable[[Account], None] | None = None, idle: bool = False,
 ) -> Process:  # fmt: skip
     """Sign up at `at` and try it at once (a veteran has no dossier); then the routine, until the
     owner has had enough.
 
     Args:
+        idle: who signs up never makes a call.
         on_file: what a veteran once brought.
         ready: told when the account can be used.
     """
@@ -124,6 +126,8 @@ def live(
         yield at
     if ready is not None:
         ready(account)
+    if idle and dossier is not None:
+        return
     if dossier is not None:
         talk, tempo = talk_of(stage, person, user)
         hold(stage, at, talk, caller, tempo)
@@ -150,14 +154,14 @@ def settle(
     stage: Stage, person: Person, account: Account, mean: float, *,
     dossier: Dossier | None, at: int | None = None, until: int | None = None,
     on_file: Dossier | None = None, caller: Caller | None = None,
-    ready: Callable[[Account], None] | None = None,
+    ready: Callable[[Account], None] | None = None, idle: bool = False,
 ) -> None:  # fmt: skip
     """Put an honest person on the stage, on an account of his own unless there is a caller."""
     at = stage.start if at is None else at
     until = stage.end if until is None else until
     caller = caller or Own(stage, account, person)
     process = live(stage, person, account, caller, mean, dossier=dossier, at=at, until=until,
-                   on_file=on_file, ready=ready)  # fmt: skip
+                   on_file=on_file, ready=ready, idle=idle)  # fmt: skip
     stage.agenda.start(at, process)
     stage.provider.watch(account, at, until, mean_life_days=0, wrong=WRONGLY_SUSPENDED)
 
@@ -166,6 +170,7 @@ def enter(
     stage: Stage, person: Person, account: Account, dossier: Dossier, mean: float | None = None, *,
     veteran: float = VETERANS, at: int | None = None, until: int | None = None,
     caller: Caller | None = None, ready: Callable[[Account], None] | None = None,
+    idle: bool = False,
 ) -> int:  # fmt: skip
     """Settle somebody with these papers, who came at `at` (or at any time) or, with probability
     `veteran`, before the world began. Returns when the account is there (epoch ms)."""
@@ -174,7 +179,7 @@ def enter(
                                          stage.end - HOUR)  # fmt: skip
     mean = appetite(stage, person.mode) if mean is None else mean
     settle(stage, person, account, mean, dossier=None if old else dossier, at=begins, until=until,
-           on_file=dossier, caller=caller, ready=ready)  # fmt: skip
+           on_file=dossier, caller=caller, ready=ready, idle=idle)  # fmt: skip
     return begins
 
 
@@ -220,7 +225,8 @@ class Consumers:
             until = at + int(dice.spread(30 * HOUR)) if dice.chance(_TRIES) else None
             dossier = papers(stage, person, paying=plan != "free" or dice.chance(0.2))
             self._accidents(at, dossier, person)
-            settle(stage, person, account, mean, dossier=dossier, at=at, until=until)
+            settle(stage, person, account, mean, dossier=dossier, at=at, until=until,
+                   idle=dice.chance(NEVER_CALLS))  # fmt: skip
             self._signed.append((at, dossier))
         if cohort == "consumer":
             self._people.append((at, person))

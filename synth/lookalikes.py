@@ -9,7 +9,7 @@ by itself in `machines`, organisations in `orgs`.
 from synth import calls as c
 from synth.account import Account, Truth
 from synth.agenda import Process
-from synth.cohort import Several, group_id, groups, second_papers, through
+from synth.cohort import Several, Tool, group_id, groups, second_papers, through
 from synth.conversation import Caller
 from synth.geography import any_country, offset_ms
 from synth.goods import Phone
@@ -228,27 +228,26 @@ def personal_pool(stage: Stage, consumers: Consumers, count: int) -> None:
             enter(stage, person, account, dossier, 0 if index else mean, veteran=old, at=at,
                   caller=tool, ready=tool.add)  # fmt: skip
             at += int(dice.spread(20 * MINUTE) if dice.chance(0.5) else dice.spread(1.5 * DAY))
-        stage.agenda.start(since + HOUR, _tend(stage, since + HOUR, accounts, person))
+        worker = Tool(stage, person, accounts, person.rigs[0], noted=dice.chance(0.3))
+        stage.agenda.start(since + HOUR, _tend(stage, since + HOUR, accounts, person, worker))
 
 
-def _tend(stage: Stage, at: int, accounts: list[Account], person: Person) -> Process:
-    """What a pool tool does by itself: refreshes all tokens in a row, looks at all quotas."""
+def _tend(stage: Stage, at: int, accounts: list[Account], person: Person, tool: Tool) -> Process:
+    """What a pool tool does by itself: refreshes all tokens in a row, looks at all quotas, now and
+    then says hello on each account."""
     dice = stage.dice
-    lead_s, polls = dice.pick(LEADS_S), dice.chance(0.6)
+    lead_s, polls, probes = dice.pick(LEADS_S), dice.chance(0.6), dice.chance(0.4)
     while at < stage.end:
         yield at
         now = at
         for account in accounts:
-            if not account.events or account.suspended:
-                continue
-            now += int(dice.spread(1_500))
-            net = person.network(dice).fragment()
-            if dice.chance(0.8):
-                refresh(stage, now, account, net, lead_s)
-            if polls:
-                stage.record.tell(
-                    now, account, "management_call", net, endpoint="usage", status=200
-                )
+            if account.events and not account.suspended and dice.chance(0.8):
+                now += int(dice.spread(1_500))
+                refresh(stage, now, account, person.network(dice).fragment(), lead_s)
+        if polls:
+            tool.poll(now)
+        if probes and dice.chance(0.4):
+            tool.probe(now + int(dice.spread(20_000)))
         at += int(dice.spread(7 * HOUR))
 
 

@@ -14,8 +14,8 @@ from synth.signup import papers
 from synth.stage import Stage
 from synth.wire import fragment
 
-_NIGHT = Tempo(300, 0.999, 16_000, 1_800, 330, fast_ms=18_000)
-_NIGHT_TURNS = (150, 700)
+_NIGHT = Tempo(300, 0.999, 16_000, 1_800, 330, fast_ms=40_000)
+_NIGHT_TURNS = (200, 480)
 _NIGHT_MODELS = ("lagoon-4", "lagoon-4", "lagoon-mini-2")  # the largest would not last
 
 
@@ -30,11 +30,11 @@ def overnight_agent(stage: Stage, consumers: Consumers, count: int) -> None:
         plan = dice.weighted((("max", 7.0), ("payg", 2.0), ("pro", 1.0)))
         account = stage.account(plan, Truth(cohort="overnight_agent"))
         since = enter(stage, person, account, papers(stage, person), veteran=0.9)
-        for _ in range(dice.randint(1, 2)):
-            at = stage.moment(0, 0.95)
-            evening = at // DAY * DAY - person.offset_ms + int((22 + 2 * dice.random()) * HOUR)
-            if since + HOUR < evening < stage.end:
-                stage.agenda.start(evening, _night(stage, evening, account, person))
+        first = stage.start // DAY * DAY - person.offset_ms + 22 * HOUR
+        nights = [at for at in range(first, stage.end - 4 * HOUR, DAY) if at > since + HOUR]
+        for night in dice.sample(nights, min(len(nights), dice.randint(1, 2))):
+            evening = night + int(2 * HOUR * dice.random())
+            stage.agenda.start(evening, _night(stage, evening, account, person))
 
 
 def _night(stage: Stage, at: int, account: Account, person: Person) -> Process:

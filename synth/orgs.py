@@ -13,7 +13,7 @@ from synth import calls as c
 from synth.account import Account, Truth
 from synth.agenda import Process
 from synth.clients import Program, Template
-from synth.cohort import group_id, groups
+from synth.cohort import Tool, group_id, groups
 from synth.conversation import Conversation
 from synth.geography import Egress
 from synth.goods import Card
@@ -134,8 +134,9 @@ def company_gateway(stage: Stage, consumers: Consumers, count: int) -> None:
                     busy=0.45)  # fmt: skip
         if dice.chance(0.7):
             rig = stage.people.rig(company.boss, company.boss.devices[0], program)
-            at = opens + 3 * HOUR
-            stage.agenda.start(at, _monitor(stage, at, accounts, company.boss, egress, rig))
+            tool = Tool(stage, _machine(company.boss, [egress]), accounts, rig,
+                        noted=dice.chance(0.4))  # fmt: skip
+            stage.agenda.start(opens + 3 * HOUR, _monitor(stage, opens + 3 * HOUR, tool))
 
 
 def _keys(stage: Stage, company: Company, cohort: str, size: int, gateway: Gateway, egress: Egress,
@@ -177,25 +178,15 @@ def _through(gateway: Rig, own: Rig) -> Rig:
                    order=gateway.order)  # fmt: skip
 
 
-_HELLO = Tempo(1, 1.0, 8, 8, 10, spread=0.3)
-
-
-def _monitor(stage: Stage, at: int, accounts: list[Account], boss: Person, egress: Egress,
-             rig: Rig) -> Process:  # fmt: skip
-    """One tiny call on every key, every hour or so."""
+def _monitor(stage: Stage, at: int, tool: Tool) -> Process:
+    """A health check of every key, a few times a day; some gateways draw a chart of the usage too."""
     dice = stage.dice
-    hello = stage.exchange.fragment(dice.pick(stage.prompts[:12])), 1
-    probes = [Own(stage, account, _machine(boss, [egress])) for account in accounts]
-    noted, every = dice.chance(0.4), dice.pick((1, 2, 4)) * HOUR
+    charts, every = dice.chance(0.5), dice.pick((3, 6, 12)) * HOUR
     while at < stage.end:
         yield at
-        now = at
-        for account, probe in zip(accounts, probes, strict=True):
-            if account.events:
-                talk = Conversation(dice, rig, "")
-                talk.flags, talk.script, talk.note = 0, hello, "probe" if noted else ""
-                hold(stage, now, talk, probe, _HELLO, 1)
-                now += int(dice.spread(900))
+        tool.probe(at)
+        if charts:
+            tool.poll(at + dice.randrange(60_000))
         at += every + dice.randrange(4_000)
 
 
@@ -222,8 +213,8 @@ def reseller(stage: Stage, consumers: Consumers, count: int) -> None:
                     busy=0.3)  # fmt: skip
 
 
-_TASK = Tempo(10, 0.998, 9_000, 1_500, 350, sigma=0.6)
-_TASK_EVERY_MS = 150 * 60_000
+_TASK = Tempo(6, 0.998, 9_000, 1_500, 350, sigma=0.6)
+_TASK_EVERY_MS = 75 * 60_000
 _BRIEFS = 6  # set prompts of a fleet
 
 
@@ -351,6 +342,9 @@ def _builds(stage: Stage, boss: Person, runners: list[Own], rig: Rig,
             yield day
 
 
+_UNUSED = 0.12  # share of seats that nobody ever uses [A]
+
+
 def seat_rollout(stage: Stage, consumers: Consumers, count: int) -> None:
     """A company gives its people seats: one domain, one office, one card, one afternoon.
 
@@ -374,4 +368,4 @@ def seat_rollout(stage: Stage, consumers: Consumers, count: int) -> None:
             if index == 0:
                 at = opens
                 stage.agenda.start(opens + HOUR, company.declare(stage, opens + HOUR, account))
-            enter(stage, person, account, dossier, veteran=0, at=at)
+            enter(stage, person, account, dossier, veteran=0, at=at, idle=dice.chance(_UNUSED))

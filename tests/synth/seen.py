@@ -17,6 +17,7 @@ class Line(msgspec.Struct):
     type: str
     account_id: str
     occurred_at: int
+    kind: str | None = None
     org_id: str | None = None
     ip: str | None = None
     country: str | None = None

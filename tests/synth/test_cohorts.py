@@ -225,6 +225,51 @@ def test_heads_add_up(honest: int) -> None:
         assert min(counts.values()) >= 300
 
 
+def covered(seen: Seen, cohort: str, wanted: Callable[[Line], bool]) -> list[float]:
+    """Of each group of a cohort with such an event: the largest share of its accounts that have
+    one within the same two minutes."""
+    of_group: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    size = Counter(seen.truth[a].group_id for a in seen.cohort(cohort))
+    for account in seen.cohort(cohort):
+        for line in seen.lines[account]:
+            if wanted(line):
+                of_group[seen.truth[account].group_id].append((line.occurred_at, account))
+    found = []
+    for group, events in of_group.items():
+        trains = (
+            len({a for then, a in events if 0 <= then - at < 2 * HOUR / 60}) for at, _ in events
+        )
+        found.append(max(trains) / size[group])
+    return found
+
+
+@pytest.mark.parametrize("cohort", ["company_gateway", "personal_pool"])
+def test_tools_try_and_look_at_all_accounts(seen: Seen, cohort: str) -> None:
+    """Health checks and looks at the usage come in trains over one's own accounts, as an operator's do."""
+    groups = {seen.truth[a].group_id for a in seen.cohort(cohort)}
+    probes = covered(seen, cohort, lambda x: x.type == "request" and x.kind == "probe")
+    polls = covered(seen, cohort, lambda x: x.type == "management_call")
+    assert 0.05 * len(groups) < len(probes) < 0.7 * len(groups)
+    assert np.median(probes) > 0.6
+    assert len(polls) > 0.2 * len(groups)
+    assert np.median(polls) > 0.6
+
+
+def test_ordinary_people_send_no_probes(seen: Seen) -> None:
+    assert not covered(seen, "consumer", lambda x: x.kind == "probe")
+
+
+def test_some_sign_up_and_never_call(seen: Seen) -> None:
+    for cohort, low, high in (("consumer", 0.02, 0.12), ("seat_rollout", 0.05, 0.25)):
+        signed = [
+            {x.type for x in seen.lines[a]}
+            for a in seen.cohort(cohort)
+            if any(x.type == "account_signup" for x in seen.lines[a])
+        ]
+        silent = np.mean(["request" not in types for types in signed])
+        assert low < silent < high, (cohort, silent)
+
+
 def test_who_has_an_organisation(seen: Seen) -> None:
     """The accounts of organisations and nobody else's; never one that is a stranger's."""
     of_org = {"company_gateway", "reseller", "agent_fleet", "ci_fleet", "seat_rollout"}
