@@ -4,22 +4,12 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from synth.carders import carded
+from synth.cohorts import head_count
 from synth.cover import SCENARIO_KNOBS, Brief, framed
 from synth.farms import credit_farm, sms_farm
 from synth.harvesters import distillation
 from synth.honest import Consumers
-from synth.lookalikes import (
-    Builder,
-    carrier_nat,
-    family,
-    freelancer,
-    hackathon,
-    overnight_agent,
-    university_lab,
-    vpn_traveller,
-)  # fmt: skip
 from synth.mules import kyc_mule
-from synth.orgs import company_gateway, seat_rollout
 from synth.stage import Stage
 from synth.stations import plan_sharing, transfer_station
 from synth.traits import check_knob
@@ -36,18 +26,6 @@ SCENARIOS: dict[str, str] = {
     "distillation": "honest customers, and harvesters of answers through many accounts",
 }
 
-# Shares of the honest accounts; the rest are ordinary consumers.
-_COHORTS: tuple[tuple[Builder, float], ...] = (
-    (carrier_nat, 0.10),
-    (company_gateway, 0.04),
-    (hackathon, 0.05),
-    (family, 0.05),
-    (freelancer, 0.03),
-    (overnight_agent, 0.02),
-    (vpn_traveller, 0.04),
-    (university_lab, 0.05),
-    (seat_rollout, 0.04),
-)
 RingBuilder = Callable[[Stage, int, Brief], None]
 # Shares of the abusive accounts in a market.
 _TYPOLOGIES: dict[str, tuple[RingBuilder, float]] = {
@@ -85,14 +63,13 @@ def cast(stage: Stage, scenario: str, accounts: int, abusive_share: float, tier:
     abusive = 0 if scenario == "honest" else round(accounts * abusive_share)
     honest = accounts - abusive
     consumers = Consumers(stage)
-    left = honest
-    for build, share in _COHORTS:
-        count = min(left, round(honest * share))
-        build(stage, consumers, count)
-        left -= count
-    victims = framed(stage, min(left, round(honest * knobs.get("framing", 0)))) if abusive else []
-    for _ in range(left - len(victims)):
+    cohorts = head_count(honest)
+    plain = honest - sum(cohorts.values())
+    victims = framed(stage, min(plain, round(honest * knobs.get("framing", 0)))) if abusive else []
+    for _ in range(plain - len(victims)):  # before the cohorts, which inherit from them
         consumers.one()
+    for cohort, count in cohorts.items():
+        cohort.build(stage, consumers, count)
     brief = Brief(
         tier,
         {name: value for name, value in knobs.items() if name not in SCENARIO_KNOBS},

@@ -1,82 +1,159 @@
-"""Honest cohorts that resemble an operator: each shares something strong, for a good reason.
+"""Persons and households that resemble an operator: each shares something strong, for a good reason.
 
-A carrier puts a town behind three addresses; a hackathon signs up in an hour with one code and one
-template; a laboratory has twenty machines for everybody; a family has one card; a freelancer has
-two accounts and swaps when one is limited. Organisations are in `orgs`.
+A family has one card; a freelancer has two accounts and swaps when one is limited; an expatriate
+pays from one country and lives in another; a number or a device was somebody else's last week. None
+of them has an `org_id` that would say who belongs together. Crowds are in `crowds`, work that runs
+by itself in `machines`, organisations in `orgs`.
 """
-
-from collections.abc import Callable
 
 from synth import calls as c
 from synth.account import Account, Truth
 from synth.agenda import Process
-from synth.conversation import Caller, Conversation
-from synth.goods import Card
-from synth.habits import Own, Tempo, direct, hold
-from synth.honest import (
-    VETERANS,
-    WRONGLY_SUSPENDED,
-    Consumers,
-    Owner,
-    appetite,
-    arrival,
-    live,
-    plan_of,
-    settle,
-)  # fmt: skip
-from synth.people import DAY, HOUR, Person
+from synth.cohort import Several, Tool, group_id, groups, second_papers, through
+from synth.conversation import Caller
+from synth.geography import any_country, offset_ms
+from synth.goods import Phone
+from synth.habits import LEADS_S, refresh
+from synth.honest import VETERANS, Consumers, appetite, arrival, enter, plan_of, settle
+from synth.people import DAY, HOUR, MINUTE, Person
 from synth.signup import papers
 from synth.stage import Stage
-from synth.wire import fragment
-
-
-def groups(stage: Stage, count: int, low: int, high: int) -> list[int]:
-    """Split `count` into sizes between `low` and `high`; the last takes what is left."""
-    sizes: list[int] = []
-    while count > 0:
-        size = min(stage.dice.randint(low, high), count)
-        if 0 < count - size < low:
-            size = count
-        sizes.append(size)
-        count -= size
-    return sizes
-
-
-def group_id(stage: Stage) -> str:
-    return f"grp_{stage.dice.token(64)}"
-
-
-def carrier_nat(stage: Stage, consumers: Consumers, count: int) -> None:
-    """Subscribers of one carrier behind a few addresses, at home and on the road."""
-    dice = stage.dice
-    for size in groups(stage, count, 60, 140):
-        person = stage.people.make()
-        country = person.country
-        doors = [stage.plan.mobile(country.code) for _ in range(dice.randint(2, 4))]
-        for _ in range(size):
-            person = stage.people.make(country)
-            person.networks = [(dice.pick(doors), 0.75), (dice.pick(doors), 1.0)]
-            consumers.one("carrier_nat", person)
 
 
 def vpn_traveller(stage: Stage, consumers: Consumers, count: int) -> None:
-    """People who are abroad or behind a VPN: another country every few conversations."""
+    """People who are abroad or behind a VPN: another country every few conversations.
+
+    Like a station: the exits of a service serve many strangers, and some are a proxy vendor's whose
+    other customers are operators.
+    """
     dice = stage.dice
+    services = [
+        [stage.plan.egress("vpn") for _ in range(dice.randint(4, 9))]
+        for _ in range(1 + count // 25)
+    ]
     for _ in range(count):
         person = stage.people.make()
         vendor = dice.pick(stage.market.proxy_vendors)
-        away = [(stage.plan.egress("vpn"), 1.0) for _ in range(dice.randint(2, 5))]
+        exits = dice.pick(services)
+        away = [(dice.pick(exits), 1.0) for _ in range(dice.randint(2, 5))]
         away.append((vendor.buy(0.1), 1.0))
         person.networks = [(person.home, 0.35), *away]
         consumers.one("vpn_traveller", person)
 
 
-def family(stage: Stage, consumers: Consumers, count: int) -> None:
-    """One household: one address, one card, a shared tablet, sometimes one phone."""
+def expatriate(stage: Stage, consumers: Consumers, count: int) -> None:
+    """Language, telephone and bank of one country, a life in another, often in a shared flat.
+
+    Like a carder's and a mule's accounts: card, number and language do not fit the address.
+    """
     dice = stage.dice
-    for size in groups(stage, count, 2, 4):
+    for size in groups(stage, count, 1, 3):
+        origin, host = any_country(dice), any_country(dice)
+        while host is origin:
+            host = any_country(dice)
+        flat = stage.plan.egress("residential", host.code)
+        group = group_id(stage)
+        for _ in range(size):
+            person = stage.people.make(origin)
+            person.networks = [(flat, 0.75), (stage.plan.mobile(host.code), 1.0)]
+            person.language = origin.language
+            if dice.chance(0.75):  # the computer knows where it is
+                person.zone = dice.pick(host.zones)
+            person.offset_ms = offset_ms(host.zones[0], stage.start)
+            stage.people.equip(person)
+            account = stage.account(
+                plan_of(stage, person), Truth(cohort="expatriate", group_id=group)
+            )
+            dossier = papers(stage, person, paying=account.plan.name != "free" or dice.chance(0.5))
+            if dossier.phone and dice.chance(0.4):
+                dossier.phone = stage.market.phone(host.code)
+            if dossier.card and dice.chance(0.25):
+                dossier.card = stage.market.card(host.code)
+            dossier.billing_country = host.code if dice.chance(0.5) else origin.code
+            enter(stage, person, account, dossier, veteran=0.25)
+
+
+def prepaid_user(stage: Stage, consumers: Consumers, count: int) -> None:
+    """Migrants, refugees, people without a bank: virtual or prepaid cards, internet numbers, the
+    address and the wireless network of a shelter, sometimes its computer.
+
+    Like a farm: card issuers and number blocks of the vendors, several sign-ups from one address.
+    """
+    dice = stage.dice
+    bins = stage.market.virtual_bins(7)
+    for size in groups(stage, count, 3, 9):
+        host = any_country(dice)
+        shelter = stage.plan.egress(dice.pick(("residential", "business")), host.code)
+        street = f"{dice.pick(stage.pools.streets)}, {dice.randrange(10_000, 99_999)}"
+        computer = stage.people.device()
+        group = group_id(stage)
+        for _ in range(size):
+            person = stage.people.make()
+            person.networks = [(shelter, 0.6), (stage.plan.mobile(host.code), 1.0)]
+            if dice.chance(0.25):
+                person.devices[-1] = computer
+            stage.people.equip(person)
+            plan = dice.weighted((("free", 5.0), ("pro", 3.0), ("payg", 2.0)))
+            account = stage.account(plan, Truth(cohort="prepaid_user", group_id=group))
+            dossier = papers(stage, person, kyc=0.5)
+            dossier.egress, dossier.billing_address = shelter, street
+            dossier.billing_country = host.code
+            dossier.card = stage.market.virtual_card(dice.pick(bins), host.code)
+            dossier.avs = (("unavailable", 5.0), ("match", 3.0), ("mismatch", 1.0))
+            dossier.declines = 0.2
+            if dice.chance(0.7):
+                dossier.phone = _internet_number(stage)
+            enter(stage, person, account, dossier, veteran=0.25)
+
+
+def _internet_number(stage: Stage) -> Phone:
+    """A number of a voice-over-IP service, of whatever country has them."""
+    while True:
+        phone = stage.market.phone(any_country(stage.dice).code)
+        if phone.line_type == "voip":
+            return phone
+
+
+def recycled_phone(stage: Stage, consumers: Consumers, count: int) -> None:
+    """People whose new number was somebody else's until lately, or an SMS farm's.
+
+    Like a farm's second use of a number.
+    """
+    for _ in range(count):
+        person = stage.people.make()
+        account = stage.account(plan_of(stage, person), Truth(cohort="recycled_phone"))
+        dossier = papers(stage, person, paying=account.plan.name != "free")
+        dossier.phone = dossier.phone or stage.market.phone(person.country.code)
+        at = arrival(stage, person)
+        consumers.second_hand_number(at, dossier)
+        enter(stage, person, account, dossier, veteran=0, at=at)
+
+
+def resold_device(stage: Stage, consumers: Consumers, count: int) -> None:
+    """People who buy a used computer in these days, as new customers or as old ones.
+
+    Like a merchant's device, on which one account after the other was opened.
+    """
+    dice = stage.dice
+    for _ in range(count):
+        person = stage.people.make(mode=dice.pick(("terminal", "editor", "web")))
+        account = stage.account(plan_of(stage, person), Truth(cohort="resold_device"))
+        dossier = papers(stage, person, paying=account.plan.name != "free")
+        at = max(arrival(stage, person), stage.start + 20 * HOUR)
+        old = dice.chance(VETERANS)
+        consumers.second_hand_device(at, person, None if old else dossier)
+        enter(stage, person, account, dossier, veteran=old, at=at + int(dice.spread(2 * HOUR)))
+
+
+def family(stage: Stage, consumers: Consumers, count: int) -> None:
+    """One household: one address, one card, a shared tablet, sometimes one phone.
+
+    Like a car pool or a carder: a card and a device on several accounts.
+    """
+    dice = stage.dice
+    for size in groups(stage, count, 2, 5):
         head = stage.people.make()
-        card: Card = stage.market.card(head.country.code)
+        card = stage.market.card(head.country.code)
         phone = stage.market.phone(head.country.code)
         address = f"{dice.pick(stage.pools.streets)}, {dice.randrange(10_000, 99_999)}"
         group = group_id(stage)
@@ -93,145 +170,121 @@ def family(stage: Stage, consumers: Consumers, count: int) -> None:
             if dice.chance(0.4):
                 dossier.phone = phone
             account = stage.account(plan_of(stage, person), Truth(cohort="family", group_id=group))
-            veteran = dice.chance(VETERANS)
-            settle(stage, person, account, appetite(stage, person.mode),
-                   dossier=None if veteran else dossier,
-                   at=None if veteran else arrival(stage, person))  # fmt: skip
-
-
-class Two:
-    """A person with two accounts: stays on one until it refuses, then goes on with the other."""
-
-    seat = customer = c.NONE
-
-    def __init__(self, stage: Stage, accounts: list[Account], person: Person) -> None:
-        self._stage, self._person = stage, person
-        self.pool = direct(stage, accounts, c.SWAP, switches=1)
-
-    def net(self) -> int:
-        return self._stage.exchange.net(self._person.place(self._stage.dice))
+            enter(stage, person, account, dossier)
 
 
 def freelancer(stage: Stage, consumers: Consumers, count: int) -> None:
-    """One person, two own accounts (work and private), conversations carried across a limit."""
+    """One person, two own accounts (work and private), conversations carried across a limit.
+
+    Like a station: one account continues what another began, and answers ids minted for it.
+    """
     dice = stage.dice
     for size in groups(stage, count, 2, 2):
         person = stage.people.make(mode=dice.pick(("terminal", "editor")))
-        group = group_id(stage)
-        card = stage.market.card(person.country.code)
-        accounts = []
-        for _ in range(size):
-            plan = dice.pick(("free", "pro", "pro"))
-            accounts.append(stage.account(plan, Truth(cohort="freelancer", group_id=group)))
-        caller: Caller = (
-            Two(stage, accounts, person) if size == 2 else Own(stage, accounts[0], person)
-        )
-        for index, account in enumerate(accounts):
-            dossier = papers(stage, person)
-            dossier.card = card
-            veteran = dice.chance(VETERANS)
-            at = stage.start if veteran else arrival(stage, person)
-            own: Caller = caller if index == 0 else Own(stage, account, person)
-            mean = appetite(stage, person.mode) * (1.6 if index == 0 else 0.5)
-            stage.agenda.start(at, live(stage, person, account, own, mean,
-                                        dossier=None if veteran else dossier, at=at,
-                                        until=stage.end))  # fmt: skip
-            account.keeper = Owner(stage, account, person)
-            stage.provider.watch(account, at, stage.end, mean_life_days=0, wrong=WRONGLY_SUSPENDED)
+        truth = Truth(cohort="freelancer", group_id=group_id(stage))
+        both = Several(stage, person)
+        first = papers(stage, person)
+        for index in range(size):
+            account = stage.account(dice.pick(("free", "pro", "pro")), truth)
+            dossier = second_papers(stage, person, first) if index else first
+            caller: Caller | None = None if index else both  # the second is for other things
+            mean = appetite(stage, person.mode) * (0.5 if index else 1.6)
+            enter(stage, person, account, dossier, mean, caller=caller, ready=both.add)
 
 
-_NIGHT = Tempo(110, 0.965, 16_000, 3_000, 330)
+_TOOL_RULES = (c.SWAP, c.SWAP, c.ROUND_ROBIN, c.LRU, c.FILL_FIRST)
 
 
-def overnight_agent(stage: Stage, consumers: Consumers, count: int) -> None:
-    """Working people who let the agent run alone some nights."""
+def personal_pool(stage: Stage, consumers: Consumers, count: int) -> None:
+    """One user, two to five own accounts behind a command-line pool tool. A provider may dislike
+    it; nobody else is served and nothing is sold.
+
+    Like a small station: relay software, rotation, polling and refreshing of all accounts in a row.
+    """
     dice = stage.dice
-    for _ in range(count):
+    for size in groups(stage, count, 2, 5):
         person = stage.people.make(mode="terminal")
-        account = stage.account(dice.pick(("pro", "max", "max")), Truth(cohort="overnight_agent"))
-        settle(stage, person, account, appetite(stage, person.mode), dossier=None)
-        for _ in range(dice.randint(1, 3)):
-            at = stage.moment(0, 0.95)
-            evening = at // DAY * DAY - person.offset_ms + int((22 + 2 * dice.random()) * HOUR)
-            if stage.start < evening < stage.end:
-                stage.agenda.start(evening, _night(stage, evening, account, person))
+        if dice.chance(0.6):
+            relay = dice.pick(stage.software.relays)
+            through(person, relay.tls, relay.order())
+        rule = dice.pick(_TOOL_RULES)
+        # who swaps by hand changes the key in his client; the others run a small relay
+        tool = Several(stage, person, rule, relay=rule != c.SWAP,
+                       sticky_ms=0 if dice.chance(0.6) else HOUR, sliding=1, cool_ms=MINUTE,
+                       overload_ms=MINUTE, limit_ms=5 * MINUTE, obeys=1)  # fmt: skip
+        truth = Truth(cohort="personal_pool", group_id=group_id(stage))
+        accounts = [
+            stage.account(dice.weighted((("pro", 6.0), ("max", 1.5), ("free", 1.5))), truth)
+            for _ in range(size)
+        ]
+        first = papers(stage, person)
+        mean = appetite(stage, person.mode) * 2
+        at = stage.start if dice.chance(VETERANS) else arrival(stage, person)
+        since = at
+        for index, account in enumerate(accounts):
+            dossier = second_papers(stage, person, first) if index else first
+            old = at == stage.start
+            # the first is there before the others, and he works through it
+            enter(stage, person, account, dossier, 0 if index else mean, veteran=old, at=at,
+                  caller=tool, ready=tool.add)  # fmt: skip
+            at += int(dice.spread(20 * MINUTE) if dice.chance(0.5) else dice.spread(1.5 * DAY))
+        worker = Tool(stage, person, accounts, person.rigs[0], noted=dice.chance(0.3))
+        stage.agenda.start(since + HOUR, _tend(stage, since + HOUR, accounts, person, worker))
 
 
-def _night(stage: Stage, at: int, account: Account, person: Person) -> Process:
+def _tend(stage: Stage, at: int, accounts: list[Account], person: Person, tool: Tool) -> Process:
+    """What a pool tool does by itself: refreshes all tokens in a row, looks at all quotas, now and
+    then says hello on each account."""
     dice = stage.dice
-    talk = Conversation(dice, dice.pick(person.rigs), dice.pick(person.workspaces))
-    hold(stage, at, talk, Own(stage, account, person), _NIGHT)
-    yield from ()
+    lead_s, polls, probes = dice.pick(LEADS_S), dice.chance(0.6), dice.chance(0.4)
+    while at < stage.end:
+        yield at
+        now = at
+        for account in accounts:
+            if account.events and not account.suspended and dice.chance(0.8):
+                now += int(dice.spread(1_500))
+                refresh(stage, now, account, person.network(dice).fragment(), lead_s)
+        if polls:
+            tool.poll(now)
+        if probes and dice.chance(0.4):
+            tool.probe(now + int(dice.spread(20_000)))
+        at += int(dice.spread(7 * HOUR))
 
 
-def hackathon(stage: Stage, consumers: Consumers, count: int) -> None:
-    """A hundred sign-ups within an hour: one venue, one code, one starter repository."""
+def new_employer_account(stage: Stage, consumers: Consumers, count: int) -> None:
+    """People who had an account of their own and get one from their employer: the same computer,
+    home and repositories on accounts of two owners, now and then in one conversation.
+
+    Like a station: end users fan out over accounts of different owners.
+    """
     dice = stage.dice
-    for size in groups(stage, count, 80, 130):
-        host = stage.people.make()
-        venue = stage.plan.egress(dice.pick(("business", "education")), host.country.code)
-        promo = f"{dice.pick(stage.pools.words)}{dice.randrange(20, 99)}".upper()
-        repo = f"github.com/{dice.pick(stage.pools.words)}/{dice.pick(stage.pools.words)}-starter"
-        starter = dice.pick(stage.software.starters)
-        rules = dice.token(128)
+    for size in groups(stage, count, 4, 16):
+        boss = stage.people.make()
+        domain, org = stage.pools.domain(dice), f"org_{dice.token(80)}"
+        office = stage.plan.egress("business", boss.country.code)
+        card = stage.market.card(boss.country.code)
         group = group_id(stage)
-        opens = stage.moment(0.08, 0.8)
-        for _ in range(size):
-            person = stage.people.make(
-                host.country, mode=dice.pick(("terminal", "editor", "application"))
-            )
-            person.networks = [(venue, 0.8), (person.home, 1.0)]
-            person.workspaces = [_clone(place, repo, rules) for place in person.workspaces[:1]]
-            if person.mode == "application":
-                person.rigs = [
-                    stage.people.rig(person, person.devices[0], rig.program, starter)
-                    for rig in person.rigs
-                ]
-            dossier = papers(stage, person, kyc=0.4, paying=False)
-            dossier.egress, dossier.promo_id = venue, promo
-            at = opens + int(dice.random() * HOUR)
-            account = stage.account("free", Truth(cohort="hackathon", group_id=group))
-            until = at + int((20 + 40 * dice.random()) * HOUR)
-            mean = 3.0 + appetite(stage, person.mode)
-            settle(stage, person, account, mean, dossier=dossier, at=at, until=until)
-
-
-def _clone(place: str, repo: str, rules: str) -> str:
-    """A person's workspace with the repository everybody has cloned."""
-    keep = [
-        part for part in place.split(',"') if not part.startswith(("repo_id", "instructions_id"))
-    ]
-    return ',"'.join(keep) + fragment(repo_id=repo, instructions_id=rules)
-
-
-def university_lab(stage: Stage, consumers: Consumers, count: int) -> None:
-    """A class: one network, the laboratory's machines, one assignment."""
-    dice = stage.dice
-    for size in groups(stage, count, 30, 70):
-        head = stage.people.make()
-        campus = stage.plan.egress("education", head.country.code)
-        machines = [stage.people.device("linux") for _ in range(max(3, size // 4))]
-        school, course = dice.pick(stage.pools.words), dice.pick(stage.pools.words)
-        repo = f"github.com/{school}-u/{course}-hw{dice.randrange(1, 9)}"
-        rules = dice.token(128)
-        group = group_id(stage)
-        first_class = stage.moment(0.05, 0.6)
-        for _ in range(size):
-            person = stage.people.make(head.country, mode=dice.pick(("terminal", "editor")))
-            person.networks = [(campus, 0.7), (person.home, 1.0)]
-            person.devices = [dice.pick(machines), *person.devices[:1]]
-            stage.people.equip(person)
-            person.workspaces = [_clone(place, repo, rules) for place in person.workspaces[:2]]
-            dossier = papers(stage, person, kyc=0.45, paying=False)
-            dossier.egress = campus
-            local = stage.pools.local_part(dice, person.first, person.last)
-            dossier.email = f"{local}@{school}.edu"
-            late = dice.chance(0.4)
-            at = first_class + int(dice.random() * (3 * DAY if late else 2 * HOUR))
-            account = stage.account("free", Truth(cohort="university_lab", group_id=group))
-            veteran = at >= stage.end or dice.chance(0.2)
-            settle(stage, person, account, appetite(stage, person.mode),
-                   dossier=None if veteran else dossier, at=None if veteran else at)  # fmt: skip
-
-
-Builder = Callable[[Stage, Consumers, int], None]
+        for index in range(0, size, 2):
+            person = stage.people.make(boss.country, mode=dice.pick(("terminal", "editor")))
+            person.networks.append((office, 1.5))
+            truth = Truth(cohort="new_employer_account", group_id=group)
+            joins = stage.moment(0.15, 0.75)
+            first = papers(stage, person)
+            both = Several(stage, person)
+            if index + 1 < size:
+                own = stage.account(
+                    dice.weighted((("free", 3.0), ("pro", 6.0), ("max", 1.0))), truth
+                )
+                until = joins + int(dice.spread(2 * DAY)) if dice.chance(0.55) else None
+                enter(stage, person, own, first, veteran=0.8, until=until,
+                      at=stage.start + int(dice.random() * (joins - stage.start)),
+                      ready=both.add)  # fmt: skip
+            paid = stage.account("team", truth, org)
+            dossier = second_papers(stage, person, first)
+            dossier.email = f"{person.first.lower()}.{person.last.lower()}@{domain}"
+            dossier.card, dossier.channel = card, dice.pick(("sso", "invite"))
+            dossier.identity = None
+            # a third of them resume old work, and go on elsewhere when the new account is limited
+            caller: Caller | None = both if dice.chance(0.3) else None
+            settle(stage, person, paid, appetite(stage, person.mode), dossier=dossier,
+                   at=min(joins, stage.end - HOUR), caller=caller, ready=both.add)  # fmt: skip

@@ -144,13 +144,14 @@ def _verify_phone(stage: Stage, now: int, account: Account, here: str, dossier: 
     return now + int(dice.spread(6_000))
 
 
-def check_identity(stage: Stage, at: int, account: Account, here: str, dossier: Dossier) -> None:
+def check_identity(stage: Stage, at: int, account: Account, here: str, dossier: Dossier,
+                   result: str | None = None) -> None:  # fmt: skip
     """An identity check with what the dossier brings, at `at` (epoch ms)."""
     dice, who = stage.dice, dossier.identity
     assert who is not None
     attempts = dice.weighted(((1, 7.0), (2, 2.0), (3, 0.8)))
     live = min(0.999, max(0.3, dice.gauss(0.88, 0.08)))
-    result = dice.weighted((("passed", 94.0), ("review", 4.0), ("failed", 2.0)))
+    result = result or dice.weighted((("passed", 94.0), ("review", 4.0), ("failed", 2.0)))
     sketched = dice.chance(0.7)
     said = here + fragment(
         result=result,

@@ -10,6 +10,8 @@ from tests.synth.played import Played, auc, play
 HOUR = 3_600_000
 HIGHEST = 0.75
 NOT_AMOUNTS = ("occurred_at", "observed_at", "asn")
+# Cohorts of which one account of a group goes on with what another began.
+_CARRY_ON = ("company_gateway", "reseller", "freelancer", "personal_pool", "new_employer_account")
 _FEW = 40  # accounts that must have a field before its values are compared
 
 
@@ -47,7 +49,9 @@ def test_stations_continue_each_others_conversations(crowded: Played) -> None:
             if row.typology == "transfer_station":
                 assert other.ring_id == row.ring_id
                 foreign[row.ring_id] += 1
-            elif not row.ring_id and row.cohort not in ("company_gateway", "freelancer"):
+            elif not row.ring_id and (
+                row.cohort not in _CARRY_ON or other.group_id != row.group_id
+            ):
                 strangers += 1
     # Stations whose customers use tools; the others carry no such ids.
     rings = {

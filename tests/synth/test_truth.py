@@ -7,13 +7,11 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from synth.cast import SCENARIOS
+from synth.cohorts import head_count
 from synth.world import START
 from tests.synth.played import Played, auc
 
-COHORTS = {
-    "consumer", "carrier_nat", "company_gateway", "hackathon", "family", "freelancer",
-    "overnight_agent", "vpn_traveller", "university_lab", "seat_rollout",
-}  # fmt: skip
+COHORTS = {"consumer"} | {cohort.name for cohort in head_count(552)}  # of the market
 SHARED = (
     "ip", "device_id", "phone", "instrument_id", "promo_id", "repo_id", "connection_id",
     "git_user_id", "org_id",
