@@ -128,7 +128,7 @@ def company_gateway(stage: Stage, consumers: Consumers, count: int) -> None:
         gateway, program = Gateway(stage, egress), stage.software.program("gateway")
         accounts, opens = _keys(stage, company, "company_gateway", size, gateway, egress, size * 6)
         template = stage.software.application()
-        for _ in range(size * 3):
+        for _ in range(size * 4):
             person = stage.people.make(company.boss.country, mode="terminal")
             _behind(stage, person, company, gateway, program, template, opens, direct_share=0.6,
                     busy=0.45)  # fmt: skip
@@ -181,7 +181,7 @@ def _through(gateway: Rig, own: Rig) -> Rig:
 def _monitor(stage: Stage, at: int, tool: Tool) -> Process:
     """A health check of every key, a few times a day; some gateways draw a chart of the usage too."""
     dice = stage.dice
-    charts, every = dice.chance(0.5), dice.pick((3, 6, 12)) * HOUR
+    charts, every = dice.chance(0.5), dice.pick((6, 12, 24)) * HOUR
     while at < stage.end:
         yield at
         tool.probe(at)

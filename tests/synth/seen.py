@@ -48,6 +48,9 @@ class Line(msgspec.Struct):
     action: str | None = None
     outcome: str | None = None
     duration_ms: int = 0
+    input_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
 
 
 SHARED = (

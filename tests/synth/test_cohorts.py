@@ -248,11 +248,30 @@ def test_tools_try_and_look_at_all_accounts(seen: Seen, cohort: str) -> None:
     """Health checks and looks at the usage come in trains over one's own accounts, as an operator's do."""
     groups = {seen.truth[a].group_id for a in seen.cohort(cohort)}
     probes = covered(seen, cohort, lambda x: x.type == "request" and x.kind == "probe")
-    polls = covered(seen, cohort, lambda x: x.type == "management_call")
     assert 0.05 * len(groups) < len(probes) < 0.7 * len(groups)
     assert np.median(probes) > 0.6
-    assert len(polls) > 0.2 * len(groups)
-    assert np.median(polls) > 0.6
+    assert whole_looks(seen, cohort) > 0.2
+
+
+def whole_looks(seen: Seen, cohort: str) -> float:
+    """The share of groups in which somebody looked at the usage of nearly all accounts at once."""
+    groups = {seen.truth[a].group_id for a in seen.cohort(cohort)}
+    looks = covered(seen, cohort, lambda x: x.type == "management_call")
+    return sum(share > 0.6 for share in looks) / len(groups)
+
+
+@pytest.mark.parametrize("cohort", ["family", "freelancer"])
+def test_people_look_at_one_account(seen: Seen, cohort: str) -> None:
+    assert whole_looks(seen, cohort) < 0.05
+
+
+def test_a_fleet_keeps_its_cache_warm(seen: Seen) -> None:
+    """Distillation asks once and reads nothing again; a fleet of agents reads most of each prompt."""
+    for account in seen.cohort("agent_fleet"):
+        calls = [x for x in seen.lines[account] if x.type == "request"]
+        read = sum(x.cache_read_tokens for x in calls)
+        sent = read + sum(x.cache_write_tokens + x.input_tokens for x in calls)
+        assert not sent or len(calls) < 20 or read > 0.6 * sent
 
 
 def test_ordinary_people_send_no_probes(seen: Seen) -> None:
