@@ -218,7 +218,7 @@ def _admit(t: Tables, a: int, at: int) -> tuple[int, int]:
         return np.int64(3 * _chance(count)), 0
     if luck < 0.2 and np.searchsorted(t.incident, at, side="right") & 1:
         return 2, 0
-    if luck > 0.998:
+    if luck > 0.996:
         return 3, 2 + np.int64(38 * _chance(count))
     return -1, 0
 

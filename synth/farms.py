@@ -102,7 +102,7 @@ class Farm(Operator):
 class SmsFarm(Farm):
     """Opens with a phone and little else; what it opens is sold on."""
 
-    plans = (("free", 0.95), ("payg", 0.05))
+    plans = (("free", 0.85), ("payg", 0.1), ("pro", 0.05))
     kyc = 0.3
 
     def __init__(self, stage: Stage, supply: Supply, size: int) -> None:
