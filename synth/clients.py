@@ -111,7 +111,8 @@ class Software:
         self._dice = dice
         node, bun = _ja4(dice, "1.1"), _ja4(dice, "1.1")
         python, electron = _ja4(dice, "1.1"), _ja4(dice, "2")
-        orders = [dice.token(64) for _ in range(8)]
+        go, go_plain = _ja4(dice, "2"), _ja4(dice, "1.1")  # its library, with HTTP/2 and without
+        orders = [dice.token(64) for _ in range(10)]
         self.cli = self._releases(
             "reef-cli", "cli", ("2.4.1", "2.4.0", "2.3.7", "2.2.12"), 14_000,
             "reef-cli/{v} (external, cli)", ((f"node/{n}", node) for n in ("v22.14.0", "v24.3.0")),
@@ -125,8 +126,18 @@ class Software:
             "reef-code", "ide", ("1.19.0", "1.18.2"), 9_000,
             "reef-code/{v} ({{os}})", (("electron/37", electron),), "2", orders[2], dice.token(64),
         )  # fmt: skip
+        in_go = self._releases(
+            "go-sdk", "sdk", ("1.19.0",), 0, "reef-go/{v}", (("go1.25", go),), "2", orders[8], None
+        ) + self._releases(
+            "go-sdk", "sdk", ("1.19.0",), 0, "reef-go/{v}", (("go1.25", go_plain),), "1.1",
+            orders[8], None,
+        )  # fmt: skip
         self.sdk = self._releases(
-            "python-sdk", "sdk", ("0.71.0", "0.68.1", "0.64.0"), 0,
+            "python-sdk", "sdk", ("0.71.0",), 0,
+            "reef-python/{v}", (("python/3.12", python), ("python/3.11", python)), "1.1",
+            orders[3], None,
+        ) + in_go + self._releases(
+            "python-sdk", "sdk", ("0.68.1", "0.64.0"), 0,
             "reef-python/{v}", (("python/3.12", python), ("python/3.11", python)), "1.1",
             orders[3], None,
         ) + self._releases(
@@ -136,6 +147,9 @@ class Software:
         self.gateway = self._releases(
             "litellm", "gateway", ("1.80.5", "1.77.7"), 0,
             "litellm/{v}", (("python/3.12", python),), "1.1", orders[5], None,
+        ) + self._releases(
+            "bifrost", "gateway", ("1.3.9", "1.2.30"), 0,
+            "bifrost/{v}", (("go1.25", go_plain),), "1.1", orders[9], None,
         )  # fmt: skip
         web = Template.make(dice, 2_500, tools=False)
         self.web = [
@@ -145,12 +159,12 @@ class Software:
             )
             for n, http in enumerate(("2", "3"))
         ]  # fmt: skip
-        # Relay software has a TLS stack and a header order of its own; some of it runs on the
-        # runtime of the genuine client.
+        # Relay software has a header order of its own; its TLS stack is that of the language it is
+        # written in, in which honest gateways and applications are written too.
         self.relays = [
             Relay(fragment(ja4=node, http_version="1.1"), dice.token(64)),
-            Relay(fragment(ja4=_ja4(dice, "2"), http_version="2"), dice.token(64)),
-            Relay(fragment(ja4=_ja4(dice, "1.1"), http_version="1.1"), orders[0]),
+            Relay(fragment(ja4=go, http_version="2"), dice.token(64)),
+            Relay(fragment(ja4=go_plain, http_version="1.1"), orders[0]),
             Relay(fragment(ja4=python, http_version="1.1"), orders[3]),
             Relay(fragment(ja4=bun, http_version="1.1"), dice.token(64)),
         ]
