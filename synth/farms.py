@@ -14,7 +14,7 @@ from synth.cover import Brief
 from synth.desk import Desk
 from synth.habits import Own, Tempo, hold, login
 from synth.honest import appetite
-from synth.operators import Operator, Tenure
+from synth.operators import Operator, Plans, Tenure
 from synth.people import DAY, HOUR, MINUTE, Person
 from synth.pool import Customer, Pool
 from synth.signup import Dossier
@@ -31,7 +31,7 @@ _LOOSE = _STRICT._replace(fast_ms=26_000, spread=1.0)
 class Farm(Operator):
     """One operator, his goods and his workers."""
 
-    plans = (("free", 0.85), ("payg", 0.15))
+    plans: Plans = (("free", 0.85), ("payg", 0.15))
     kyc = 0.45
 
     def __init__(self, stage: Stage, supply: Supply, size: int, *, pooling: float = 0.5) -> None:

@@ -29,7 +29,7 @@ _APPETITE = {"terminal": 1.9, "editor": 1.7, "application": 4.2, "web": 2.0}
 _SECOND_HAND_NUMBER = 0.015
 _FROM_A_FARM = 0.3  # of such numbers: they were rented out for one SMS before
 _SECOND_HAND_DEVICE = 0.012
-_FRIENDS_CARD = 0.012
+_FRIENDS_CARD = 0.015
 _AT_THE_CAFE = 0.05
 _GUEST = 0.015  # logs in once on a friend's device
 _BAD_PAYER = 0.04  # whose card is declined, or who quarrels over a bill
@@ -202,6 +202,7 @@ class Consumers:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._signed: list[tuple[int, Dossier]] = []  # when, with what
+        self._cards: list[Card] = []
         self._people: list[tuple[int, Person]] = []  # since when
         self._cafes: dict[str, list[Egress]] = {}
 
@@ -228,6 +229,8 @@ class Consumers:
             settle(stage, person, account, mean, dossier=dossier, at=at, until=until,
                    idle=dice.chance(NEVER_CALLS))  # fmt: skip
             self._signed.append((at, dossier))
+            if dossier.card:
+                self._cards.append(dossier.card)
         if cohort == "consumer":
             self._people.append((at, person))
         return account
@@ -238,8 +241,8 @@ class Consumers:
             self.second_hand_number(at, dossier)
         if dice.chance(_SECOND_HAND_DEVICE):
             self.second_hand_device(at, person, dossier)
-        if dossier.card and dice.chance(_FRIENDS_CARD) and self._signed:
-            dossier.card = dice.pick(self._signed)[1].card or dossier.card
+        if dossier.card and self._cards and dice.chance(_FRIENDS_CARD):
+            dossier.card = dice.pick(self._cards)
         if dice.chance(_BAD_PAYER):
             dossier.declines, dossier.disputes = 0.4, 0.2
 

@@ -228,7 +228,7 @@ def personal_pool(stage: Stage, consumers: Consumers, count: int) -> None:
             enter(stage, person, account, dossier, 0 if index else mean, veteran=old, at=at,
                   caller=tool, ready=tool.add)  # fmt: skip
             at += int(dice.spread(20 * MINUTE) if dice.chance(0.5) else dice.spread(1.5 * DAY))
-        worker = Tool(stage, person, accounts, person.rigs[0], noted=dice.chance(0.3))
+        worker = Tool(stage, person, accounts, person.rigs[0], noted=dice.chance(0.5))
         stage.agenda.start(since + HOUR, _tend(stage, since + HOUR, accounts, person, worker))
 
 

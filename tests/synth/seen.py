@@ -42,6 +42,7 @@ class Line(msgspec.Struct):
     system_id: str | None = None
     prompt_id: str | None = None
     chain_root: str | None = None
+    output_tokens: int = 0
     minted_refs: list[str] | None = None
     emitted_refs: list[str] | None = None
     result: str | None = None

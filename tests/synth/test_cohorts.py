@@ -229,17 +229,20 @@ def covered(seen: Seen, cohort: str, wanted: Callable[[Line], bool]) -> list[flo
     """Of each group of a cohort with such an event: the largest share of its accounts that have
     one within the same two minutes."""
     of_group: dict[str, list[tuple[int, str]]] = defaultdict(list)
-    size = Counter(seen.truth[a].group_id for a in seen.cohort(cohort))
+    born: dict[str, list[int]] = defaultdict(list)  # when each account of a group was first seen
+    for account in seen.cohort(cohort):
+        born[seen.truth[account].group_id].append(min(x.occurred_at for x in seen.lines[account]))
     for account in seen.cohort(cohort):
         for line in seen.lines[account]:
             if wanted(line):
                 of_group[seen.truth[account].group_id].append((line.occurred_at, account))
     found = []
     for group, events in of_group.items():
-        trains = (
+        there = [sum(first <= at for first in born[group]) for at, _ in events]
+        trains = [
             len({a for then, a in events if 0 <= then - at < 2 * HOUR / 60}) for at, _ in events
-        )
-        found.append(max(trains) / size[group])
+        ]
+        found.append(max(n / of if of > 1 else 0.0 for n, of in zip(trains, there, strict=True)))
     return found
 
 
@@ -247,9 +250,8 @@ def covered(seen: Seen, cohort: str, wanted: Callable[[Line], bool]) -> list[flo
 def test_tools_try_and_look_at_all_accounts(seen: Seen, cohort: str) -> None:
     """Health checks and looks at the usage come in trains over one's own accounts, as an operator's do."""
     groups = {seen.truth[a].group_id for a in seen.cohort(cohort)}
-    probes = covered(seen, cohort, lambda x: x.type == "request" and x.kind == "probe")
-    assert 0.05 * len(groups) < len(probes) < 0.7 * len(groups)
-    assert np.median(probes) > 0.6
+    tiny = covered(seen, cohort, lambda x: x.type == "request" and 0 < x.output_tokens <= 25)
+    assert sum(share > 0.6 for share in tiny) > 0.25 * len(groups)
     assert whole_looks(seen, cohort) > 0.2
 
 
