@@ -1,6 +1,7 @@
 """A world as files: events, truth, labels, the books of the rings, and the address plan."""
 
 import csv
+import gc
 from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -47,6 +48,7 @@ def write(
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     count = 0
+    gc.freeze()  # the cast lives as long as the world: a collector that walks it time and again finds nothing
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
     with (out / EVENTS).open("wb") as raw, compressor.stream_writer(raw) as sink:
         for block, lines in world.blocks():
@@ -54,6 +56,7 @@ def write(
             count += lines
             if progress:
                 progress(count)
+    gc.unfreeze()
     truth = world.truth()
     _table(out / TRUTH, [f.name for f in fields(TruthRow)], (astuple(row) for row in truth))
     _table(
