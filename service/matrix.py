@@ -17,17 +17,9 @@ from typing import Any
 
 import msgspec
 
+from features.table import TYPOLOGIES
 from service.cells import About, Cell, Place, World, code_identity, identity, run
 
-TYPOLOGIES = (
-    "credit_farm",
-    "sms_farm",
-    "carded",
-    "kyc_mule",
-    "plan_sharing",
-    "transfer_station",
-    "distillation",
-)
 TIERS = ("T0", "T1", "T2", "T3")
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 

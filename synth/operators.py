@@ -6,6 +6,7 @@ one rests. When too many are lost within a day he changes his ways, which costs.
 been in the red for days he leaves.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -70,7 +71,7 @@ class Tenure:
             operator.pool.rest(self.seat, at + 1000 * operator.supply.traits.cool_fault_s)
 
 
-class Operator:
+class Operator(ABC):
     """One ring. A typology says how an account is opened and used (`open`)."""
 
     plans: Plans = (("free", 1.0),)
@@ -169,9 +170,9 @@ class Operator:
         """What is done with a fresh account before it lies."""
         yield from ()
 
+    @abstractmethod
     def use(self, at: int, account: Account, keeper: Tenure) -> Process:
         """Put the account to use from `at` on."""
-        raise NotImplementedError
 
     def add(self, pool: Pool, account: Account, keeper: Tenure) -> Seat:
         """Into the pool, on an egress and a device of its own or shared."""

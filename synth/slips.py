@@ -128,6 +128,11 @@ def _number(out: U8, at: int, value: int) -> int:
 
 
 @compiled
+def _count(out: U8, at: int, name: U8, value: int) -> int:
+    return _number(out, _put(out, at, name), value)
+
+
+@compiled
 def _decimal(out: U8, at: int, value: int, places: int) -> int:
     """A non-negative `value` / 10^places with that many places."""
     scale = 1
@@ -160,8 +165,7 @@ def _line(out: U8, at: int, s: I64, ink: U8, start: I64, nets: I64) -> int:
     at = _put(out, at, _BEGIN)
     at = _hex(out, at, mix(s[SALT]), 16)
     at = _hex(out, at, mix(s[SALT] ^ 0x5BF0), 8)
-    at = _put(out, at, _TYPE)
-    at = _number(out, at, s[ENDED])
+    at = _count(out, at, _TYPE, s[ENDED])
     at = _fragment(out, at, ink, start, s[HEAD])
     if s[NET] >= 0:
         at = _fragment(out, at, ink, start, nets[s[NET], 0])
@@ -205,23 +209,16 @@ def _line(out: U8, at: int, s: I64, ink: U8, start: I64, nets: I64) -> int:
     if status == 200:
         at = _put(out, at, _USED)
         at = _decimal(out, at, s[USED], 4)
-    at = _put(out, at, _STATUS)
-    at = _number(out, at, status)
+    at = _count(out, at, _STATUS, status)
     if status != 200:
         at = _fragment(out, at, ink, start, s[ERROR])
-    at = _put(out, at, _DURATION)
-    at = _number(out, at, s[DURATION])
+    at = _count(out, at, _DURATION, s[DURATION])
     if status == 200:
-        at = _put(out, at, _FIRST)
-        at = _number(out, at, s[FIRST])
-        at = _put(out, at, _PLAIN)
-        at = _number(out, at, s[PLAIN])
-        at = _put(out, at, _ANSWER)
-        at = _number(out, at, s[ANSWER])
-        at = _put(out, at, _READ)
-        at = _number(out, at, s[READ])
-        at = _put(out, at, _WRITE)
-        at = _number(out, at, s[WRITE])
+        at = _count(out, at, _FIRST, s[FIRST])
+        at = _count(out, at, _PLAIN, s[PLAIN])
+        at = _count(out, at, _ANSWER, s[ANSWER])
+        at = _count(out, at, _READ, s[READ])
+        at = _count(out, at, _WRITE, s[WRITE])
         at = _put(out, at, _COST)
         at = _decimal(out, at, s[COST], 6)
         at = _put(out, at, _PAID)
@@ -230,11 +227,9 @@ def _line(out: U8, at: int, s: I64, ink: U8, start: I64, nets: I64) -> int:
         else:
             at = _number(out, at, 0)
     if s[WAIT] > 0:
-        at = _put(out, at, _WAIT)
-        at = _number(out, at, s[WAIT])
+        at = _count(out, at, _WAIT, s[WAIT])
     if s[ATTEMPT] > 0:
-        at = _put(out, at, _ATTEMPT)
-        at = _number(out, at, s[ATTEMPT])
+        at = _count(out, at, _ATTEMPT, s[ATTEMPT])
     at = _fragment(out, at, ink, start, s[NOTE])
     at = _fragment(out, at, ink, start, s[PROMPT])
     if s[TYPED] != 0:
@@ -248,8 +243,7 @@ def _line(out: U8, at: int, s: I64, ink: U8, start: I64, nets: I64) -> int:
             at = _put(out, at, _COMMA)
         at = _hex(out, at, s[CHAIN + k], 16)
     at = _put(out, at, _CLOSE)
-    at = _put(out, at, _LENGTH)
-    at = _number(out, at, s[LENGTH])
+    at = _count(out, at, _LENGTH, s[LENGTH])
     if s[REFS_N]:
         for k in range(s[REFS_N]):
             at = _put(out, at, _NEXT_REF if k else _REFS)
