@@ -121,7 +121,12 @@ class Tables(NamedTuple):
     )
 
 
-@njit(cache=True, nogil=True)
+# The fold's kernels are compiled without reference counts (`_nrt`, a flag that Numba does not document):
+# they allocate nothing, and counting the thirty arrays of the state in every call was half of a fold.
+_lean = njit(cache=True, nogil=True, _nrt=False)  # type: ignore[call-overload]
+
+
+@_lean
 def _mix(x: np.uint64) -> np.uint64:
     # finaliser of MurmurHash3 (public domain): spreads near-equal keys over the table
     x ^= x >> np.uint64(33)
@@ -132,7 +137,7 @@ def _mix(x: np.uint64) -> np.uint64:
     return x if x != np.uint64(0) else np.uint64(1)
 
 
-@njit(cache=True, nogil=True)
+@_lean
 def _find(keys: U64, key: np.uint64) -> Any:
     """Place of a key (an int64), or -1 - (the place it would take)."""
     mask = len(keys) - 1
@@ -144,11 +149,7 @@ def _find(keys: U64, key: np.uint64) -> Any:
     return at
 
 
-# The helpers below take the arrays they touch and not the whole state: handing a tuple of thirty arrays
-# to a function costs more (reference counts) than most of these functions do.
-
-
-@njit(cache=True, nogil=True)
+@_lean
 def _block(size: I64, free: I64, arena_last: I64, block: int) -> Any:
     head = free[block]
     if head >= 0:
@@ -159,7 +160,7 @@ def _block(size: I64, free: I64, arena_last: I64, block: int) -> Any:
     return at
 
 
-@njit(cache=True, nogil=True)
+@_lean
 def _see(
     size: I64, free: I64, set_key: U64, set_entity: U64, set_family: Int32, set_at: I64, set_n: Int32,
     set_block: Int32, arena_member: U64, arena_last: I64,
@@ -220,7 +221,7 @@ def _see(
     set_n[at] = n
 
 
-@njit(cache=True, nogil=True)
+@_lean
 def _count(
     set_key: U64, set_at: I64, set_n: Int32, arena_last: I64,
     key: np.uint64, now: int, reads: I64, first: int, last: int, out: F64, e: int,
@@ -244,7 +245,7 @@ def _count(
         out[e, reads[r, 2]] = count
 
 
-@njit(cache=True, nogil=True)
+@_lean
 def _tally(
     size: I64, tally_key: U64, tally_family: Int32, tally_newest: I64, tally_sum: I64,
     family: int, key: np.uint64, amount: int, t: int, now: int, span: int,
@@ -274,7 +275,7 @@ def _tally(
     return total
 
 
-@njit(cache=True, nogil=True)
+@_lean
 def _claim(
     size: I64, claim_key: U64, claim_t: I64, claim_owner: U64, claim_account: U64,
     key: np.uint64, owner: np.uint64, account: np.uint64, t: int,
@@ -292,12 +293,12 @@ def _claim(
     claim_t[at], claim_owner[at], claim_account[at] = t, owner, account
 
 
-@njit(cache=True, nogil=True)
-def _key(entity: np.uint64, salt: np.uint64) -> np.uint64:
+@_lean
+def _key(entity: np.uint64, salt: np.uint64) -> Any:  # a uint64
     return _mix(entity ^ salt)
 
 
-@njit(cache=True, nogil=True)
+@_lean
 def _fold(
     state: State,
     tables: Tables,
@@ -307,6 +308,7 @@ def _fold(
     out: F64,
     status: NDArray[np.int8],
     ordinal: I64,
+    scratch: tuple[U64, NDArray[np.bool_], U64, U64, U64],
 ) -> tuple[int, int]:
     """Fold events from `first` on; returns (events done, table to enlarge or -1)."""
     t_, type_, account_, org_, event_id, body, start, kind_, id_, amount, number = rows
@@ -321,11 +323,7 @@ def _fold(
     ) = state  # fmt: skip
     age, s_partner, s_continuation, s_link, conversation, declared, built_in = scalar
     slots = row_slot.shape[1]
-    value = np.zeros(slots, np.uint64)
-    fresh = np.zeros(slots, np.bool_)
-    partner = np.zeros(PARTNERS, np.uint64)
-    partner_account = np.zeros(PARTNERS, np.uint64)
-    talk = np.zeros(PARTNERS, np.uint64)
+    value, fresh, partner, partner_account, talk = scratch
     none = np.uint64(0)
     for e in range(first, len(t_)):
         lo, hi = start[e], start[e + 1]
@@ -688,10 +686,15 @@ class MemoryWindow:
             rows.t, rows.type_, rows.account, rows.org, rows.event_id, rows.body,
             rows.start, rows.kind, rows.id, rows.amount, rows.number,
         )  # fmt: skip
+        slots = self.plan.slots
+        scratch = (
+            np.zeros(slots, np.uint64), np.zeros(slots, np.bool_),
+            np.zeros(PARTNERS, np.uint64), np.zeros(PARTNERS, np.uint64), np.zeros(PARTNERS, np.uint64),
+        )  # fmt: skip
         done = 0
         while True:
             done, full = _fold(
-                self._state, self._tables, packed, done, observe, vectors, status, ordinal
+                self._state, self._tables, packed, done, observe, vectors, status, ordinal, scratch
             )
             if full < 0:
                 return Folded(vectors, status, ordinal)
