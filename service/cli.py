@@ -173,13 +173,16 @@ def evaluate(
             help="Also learn within the log: other splits, peers, knock-outs, a permutation null.",
         ),
     ] = False,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Exit with 1 if anything is found wanting (marked ✗).")
+    ] = False,
     data: DataOption = DATA,
     policy: PolicyOption = None,
     json: JsonOption = False,
 ) -> None:
     """Replay a log in time order as the service would, and hold the answers against the truth."""
     from service import offline
-    from service.report import html, table
+    from service.report import html, table, wrong_with
     from service.scenario import knobs_of
 
     given = _named(("--events", events), ("--truth", truth), ("--scenario", scenario))
@@ -190,7 +193,7 @@ def evaluate(
             raise typer.BadParameter(
                 f"--matrix makes its own logs and its own model; leave out {', '.join(given)}"
             )
-        _matrix(matrix, quick, jobs, policy, report, json)
+        _matrix(matrix, quick, jobs, policy, report, gate, json)
         return
     if quick or jobs is not None:
         raise typer.BadParameter("--quick and --jobs belong to --matrix")
@@ -223,6 +226,8 @@ def evaluate(
         print(msgspec.json.encode(found).decode())
     else:
         out.print(table(found))
+    if gate and wrong_with(found):
+        raise typer.Exit(1)
 
 
 def _named(*options: tuple[str, object]) -> list[str]:
@@ -247,11 +252,12 @@ def _matrix(
     jobs: int | None,
     policy: Path | None,
     report: Path | None,
+    gate: bool,
     json: bool,
 ) -> None:
     from detector.policy import read_policy
     from service.cells import Place
-    from service.experiments import html_of_matrix, table_of_matrix
+    from service.experiments import html_of_matrix, table_of_matrix, wrong_in
     from service.matrix import default_jobs, matrix, results, standard
 
     read_policy(policy)  # said before an hour of work, not in each cell
@@ -272,7 +278,7 @@ def _matrix(
         print(msgspec.json.encode({"cells": told, "failed": ran.failed}).decode())
     else:
         out.print(table_of_matrix(told, ran.failed))
-    if ran.failed:
+    if ran.failed or (gate and wrong_in(told, ran.failed)):
         raise typer.Exit(1)
 
 

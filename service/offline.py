@@ -176,8 +176,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate on files; `full`: also what can be learned within the log, and what chance would find.
 
+    A log too small to learn from says why in `not_learned`.
+
     Raises:
-        InputProblem, ModelProblem, PolicyProblem, TrainingProblem: what they say.
+        InputProblem, ModelProblem, PolicyProblem: what they say.
     """
     who = read_truth(truth)
     chosen = model_named(Folder(data), model)
@@ -198,7 +200,10 @@ def evaluate(
             found["null"] = null(engine, last, np.random.default_rng(NULL_SEED))
         within = Engine(read_policy(policy), OFFLINE, catalog=with_kinds(kinds))
         with progress("learning within the log", total) as advance:
-            found |= sealed(events, lambda log: study(within, log, total, who, advance))
+            try:
+                found |= sealed(events, lambda log: study(within, log, total, who, advance))
+            except training.TrainingProblem as problem:  # what was found before stands
+                found["not_learned"] = str(problem)
     return found
 
 

@@ -104,7 +104,7 @@ def grid(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]]) -> 
 def table(found: Found) -> RenderableType:
     """For the terminal."""
     parts: list[RenderableType] = []
-    wrong = gates([Run("this log", found, "")])
+    wrong = wrong_with(found)
     if wrong:
         parts += [*(Text(f"✗ {words}", style="bold red") for words in wrong), Text()]
     for title, figures in rows(found):
@@ -257,6 +257,11 @@ def fill(page: Page, runs: Sequence[Run]) -> None:
 # --- what is wrong, and what is large
 
 
+def wrong_with(found: Found) -> list[str]:
+    """What failed in one evaluation, in sentences."""
+    return gates([Run("this log", found, "")])
+
+
 def gates(runs: Sequence[Run]) -> list[str]:
     """What failed, in sentences; the worst come first."""
     wrong: list[str] = []
@@ -305,6 +310,8 @@ def gates(runs: Sequence[Run]) -> list[str]:
         share = f.chance_share(found)
         if share is not None and share > CHANCE_GATE:
             add("Chance alone would raise {} of the clusters", percent(share), run)
+        if "not_learned" in found:
+            add("Nothing was learned within the log: {}", str(found["not_learned"]), run)
     for words, cases in same.items():
         more = f" and {len(cases) - 3} more" if len(cases) > 3 else ""
         wrong.append(words.format(", ".join(cases[:3]) + more) + ".")

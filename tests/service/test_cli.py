@@ -358,6 +358,19 @@ def test_evaluate_for_people_and_without_a_model(run: Run, small: Path) -> None:
     assert "accounts: 3, of them 0 abusive" in ran.out
 
 
+def test_a_gate_that_fails_is_an_exit_code_for_who_asks(run: Run, small: Path) -> None:
+    events, truth = small / "log.ndjson", small / "truth.csv"
+    on = ["evaluate", "--events", events, "--truth", truth, "--model", "none"]
+    assert run(*on, "--gate").code == 0
+    ran = run(
+        *on, "--full"
+    )  # three accounts are too few to learn from; the rest is told all the same
+    assert ran.code == 0
+    assert "Nothing was learned within the log" in ran.out
+    assert "accounts: 3, of them 0 abusive" in ran.out
+    assert run(*on, "--full", "--gate").code == 1
+
+
 def test_replay_keeps_the_good_and_lists_the_bad(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "log.ndjson"
     lines(
