@@ -247,15 +247,24 @@ class Engine:
         self.cluster_ids = self.lineage.follow(found.sets.owners, clusters)
         sizes = clusters.size
         standing: dict[str, Standing] = {}
-        for i, name in enumerate([self.names[a] for a in found.account.tolist()]):
+        names = [self.names[a] for a in found.account.tolist()]
+        # not scored this time: silent for long, or there is no model
+        scores = found.standing.copy()
+        for i in np.flatnonzero(np.isnan(scores)).tolist():
+            stood = self.standing.get(names[i])
+            if stood is not None and stood.score is not None:
+                scores[i] = stood.score
+        proposed = np.zeros(len(scores), np.int8)
+        for level_action, _, level in reversed(self._levels):
+            proposed[scores > level] = level_action
+        told = zip(names, scores.tolist(), proposed.tolist(), found.place.tolist(), strict=True)
+        for i, (name, score, wish, place) in enumerate(told):
+            known_score, action = None if score != score else score, ACTIONS[wish]
+            if place < 0 and action == Action.allow:  # nearly everyone
+                if known_score is not None:
+                    standing[name] = Standing(known_score, None, action, [])
+                continue
             before = self.standing.get(name)
-            score: float | None = float(found.standing[i])
-            if score != score:  # not scored this time: silent for long, or there is no model
-                score = before.score if before else None
-            action = Action.allow
-            if score is not None:
-                action = next((a for a, _, level in self._levels if score > level), action)
-            place = int(found.place[i])
             cluster_id = None
             reasons: list[Reason] = []
             if place >= 0:
@@ -274,8 +283,7 @@ class Engine:
                     reasons = known
                 elif row >= 0:
                     reasons = explain(self.model.standing, found.vectors[row], self.catalog)
-            if place >= 0 or score is not None:
-                standing[name] = Standing(score, cluster_id, action, reasons)
+            standing[name] = Standing(known_score, cluster_id, action, reasons)
         self.standing = standing
 
     # --- what a snapshot keeps beside the window's arrays
