@@ -26,6 +26,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from detector.links import F32, F64, I32, I64, U64, Links
+from detector.order import group
 
 DAY = 86_400_000.0
 
@@ -134,8 +135,8 @@ def cluster(links: Links, settings: ClusterSettings | None = None) -> Clusters:
     rank[ordered], rank[-1] = np.arange(count), -1
 
     of, at = rank[of], rank[at]
-    start, by_member = _file(of[member], count)
-    link_start, by_link = _file(at, count)
+    start, by_member = group(of[member], count)
+    link_start, by_link = group(at, count)
     first, latest = np.full(count, np.iinfo(np.int64).max), np.full(count, np.iinfo(np.int64).min)
     np.minimum.at(first, of[member], links.first[member])
     np.maximum.at(latest, of[member], links.latest[member])
@@ -383,21 +384,7 @@ def _total(number: I32, values: NDArray[np.generic], count: int) -> F64:
 def _falling(nats: F32) -> I64:
     """The order of falling surprise to a 64th of a nat, ties as they come: the links' own order."""
     steps = (nats * 64).astype(np.int64)
-    return _file(steps.max(initial=0) - steps, int(steps.max(initial=0)) + 1)[1]
-
-
-@njit(cache=True, nogil=True)
-def _file(number: NDArray[np.integer], count: int) -> tuple[I64, I64]:
-    """Stable counting sort: rows of number k are `order[start[k]:start[k + 1]]`."""
-    start = np.zeros(count + 1, np.int64)
-    for k in number:
-        start[k + 1] += 1
-    start = np.cumsum(start)
-    at, order = start[:-1].copy(), np.empty(len(number), np.int64)
-    for i in range(len(number)):
-        order[at[number[i]]] = i
-        at[number[i]] += 1
-    return start, order
+    return group(steps.max(initial=0) - steps, int(steps.max(initial=0)) + 1)[1]
 
 
 def mix(x: U64) -> U64:

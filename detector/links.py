@@ -39,6 +39,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from detector.order import argsort, group, unique
 from features.kind import KIND, NS
 from features.window import Sightings
 
@@ -194,20 +195,20 @@ def gather(
         n_owners: owners known in all, with or without a sighting.
         cap: a set with so many members or more is taken for full.
     """
-    numbers, place = np.unique(sightings.kind, return_inverse=True)
+    numbers, place, _ = unique(sightings.kind)
     called = [kind_name(k) for k in numbers.tolist()]
     kinds = tuple(sorted(set(called)))
     names = tuple(sorted({family_of(kind) for kind in kinds}))
     kind_of = np.array([kinds.index(kind) for kind in called], np.int32)[place]
     family: I32 = np.array([names.index(family_of(kind)) for kind in called], np.int32)[place]
-    owners, inverse = np.unique(sightings.owner, return_inverse=True)
+    owners, inverse, _ = unique(sightings.owner)
     member: I32 = inverse.astype(np.int32)
     of_kind = np.zeros((len(owners), len(kinds)), np.uint16)
     _count_kinds(member, kind_of, of_kind)
 
     # one 64-bit key a set: entities are keyed hashes, so mixing the family in keeps them apart
     key = sightings.entity ^ _spread(family)
-    order = np.argsort(key)
+    order = argsort(key)
     key, family, member, last = key[order], family[order], member[order], sightings.last[order]
     edge = np.ones(len(key) + 1, np.bool_)
     edge[1:-1] = key[1:] != key[:-1]
@@ -220,11 +221,13 @@ def gather(
     family, member, last = family[kept], member[kept], last[kept]
     start = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
 
+    by_time = argsort(last)
+    family_start, of_family = group(family[by_time], len(names))
     quantile = np.empty(len(last), np.float64)
     busy = np.empty(len(last), np.float32)
     for f in range(len(names)):
-        rows = np.flatnonzero(family == f)
-        quantile[rows] = _quantile(last[rows])
+        rows = by_time[of_family[family_start[f] : family_start[f + 1]]]
+        _share_ranks(last, rows, quantile)
         count = np.bincount(member[rows], minlength=len(owners))
         mean = count.sum() / max(1, np.count_nonzero(count))
         busy[rows] = np.log((count + _SMOOTH) / (mean + _SMOOTH))[member[rows]]
@@ -309,13 +312,6 @@ def _spread(family: I32) -> U64:
     return (family.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
 
 
-def _quantile(times: I64) -> F64:
-    """Place of each time among all of them, 0..1; equal times share the middle of their run."""
-    out = np.empty(len(times), np.float64)
-    _share_ranks(times, np.argsort(times), out)
-    return out
-
-
 @njit(cache=True, nogil=True)
 def _count_kinds(member: I32, kind: I32, count: NDArray[np.uint16]) -> None:
     for i in range(len(member)):
@@ -325,6 +321,7 @@ def _count_kinds(member: I32, kind: I32, count: NDArray[np.uint16]) -> None:
 
 @njit(cache=True, nogil=True)
 def _share_ranks(times: I64, order: I64, out: F64) -> None:
+    """Place of each time among those in `order`, 0..1; equal times share the middle of their run."""
     n, lo = len(order), 0
     while lo < n:
         hi = lo

@@ -32,6 +32,7 @@ from detector.clusters import (
     triangles,
 )
 from detector.links import F64, I32, I64, U64, Links, Sets
+from detector.order import argsort, group, unique
 
 HOUR = 3_600_000
 
@@ -69,14 +70,10 @@ def owner_features(
     score = np.where(inside, clusters.score[at], 0.0) if len(clusters) else np.zeros(n)
     columns["cluster_score"] = score
     columns |= _sets(sets, score)
-    order = np.argsort(links.latest)
-    ordered = links.latest[order]
+    by_time = argsort(links.latest)
     for name, span in (("hour", HOUR), ("day", 24 * HOUR)):
-        after = np.searchsorted(ordered, ordered + span, "right")
-        near = np.empty(n, np.int64)
-        near[order] = after - np.searchsorted(ordered, ordered - span, "left")
-        columns[f"near_{name}"] = near
-    crowding = _crowding(_outline(sets), links.latest)
+        columns[f"near_{name}"] = _near(links.latest, by_time, span)
+    crowding = _crowding(_outline(sets), by_time)
     columns |= {f"outline_{how}": column for how, column in crowding.items()}
 
     matrix = np.empty((n, len(columns)), np.float32)
@@ -93,14 +90,14 @@ def owner_features(
 def _entities(sets: Sets) -> dict[str, F64]:
     """How many entities an owner has, how common they are, how many are its own alone or full."""
     size = sets.sizes
-    mean, least, most = _gather(sets, np.log(sets.popularity), None, 1)
-    own, _, _ = _gather(sets, (size == 1).astype(np.float64), None, 1)
-    full, _, _ = _gather(sets, (size >= sets.cap).astype(np.float64), None, 1)
+    alone, full = (size == 1).astype(np.float64), (size >= sets.cap).astype(np.float64)
+    told = _gather(sets, [np.log(sets.popularity), alone, full], 1)
+    (mean, least, most), own_share, full_share = told[0], told[1, 0], told[2, 0]
     count = np.bincount(sets.member, minlength=len(sets.owners)).astype(np.float64)
     return {
         "entities": count,
-        "entities_own_share": own,
-        "entities_full": full * count,
+        "entities_own_share": own_share,
+        "entities_full": full_share * count,
         "popularity_mean": mean,
         "popularity_least": least,
         "popularity_most": most,
@@ -157,21 +154,21 @@ def _sets(sets: Sets, score: F64) -> dict[str, F64]:
     busy = mean(log_count)
     gap = _gaps(sets.start, sets.quantile)
     apart = np.abs(log_count - np.repeat(busy, sets.sizes))
-    by_set: dict[str, tuple[F64 | None, F64 | None]] = {
-        "busyness": (busy, None),
-        "spread": (deviation(log_count, busy), None),
-        "apart": (None, apart),
-        "times": (np.log(deviation(sets.quantile, mean(sets.quantile)) + 1e-6), None),
-        "gap": (None, np.log(gap + 1e-6)),
-        "pace_gap": (None, np.log((gap + 1e-6) * np.repeat(sets.popularity, sets.sizes))),
-        "score": (mean(score[sets.member]), None),
+    by_set: dict[str, F64] = {
+        "busyness": busy,
+        "spread": deviation(log_count, busy),
+        "apart": apart,
+        "times": np.log(deviation(sets.quantile, mean(sets.quantile)) + 1e-6),
+        "gap": np.log(gap + 1e-6),
+        "pace_gap": np.log((gap + 1e-6) * np.repeat(sets.popularity, sets.sizes)),
+        "score": mean(score[sets.member]),
     }
-    out: dict[str, F64] = {}
-    for name, (of_set, of_row) in by_set.items():
-        average, least, most = _gather(sets, of_set, of_row, 2)
-        out |= {f"sets_{name}_mean": average, f"sets_{name}_least": least}
-        out[f"sets_{name}_most"] = most
-    return out
+    told = _gather(sets, list(by_set.values()), 2)
+    return {
+        f"sets_{name}_{how}": column
+        for name, columns in zip(by_set, told, strict=True)
+        for how, column in zip(("mean", "least", "most"), columns, strict=True)
+    }
 
 
 def _outline(sets: Sets) -> U64:
@@ -183,14 +180,14 @@ def _outline(sets: Sets) -> U64:
     return out
 
 
-def _crowding(signature: U64, times: I64) -> dict[str, NDArray[np.generic]]:
+def _crowding(signature: U64, by_time: I64) -> dict[str, NDArray[np.generic]]:
     """How many owners share the signature; log ranks to the first and third of them in time, on the
     nearer side; and the same over the ranks expected of a signature so common."""
     n = len(signature)
     rank = np.empty(n, np.int64)
-    rank[np.argsort(times, kind="stable")] = np.arange(n)
-    _, number, owners = np.unique(signature, return_inverse=True, return_counts=True)
-    order = np.lexsort((rank, number))
+    rank[by_time] = np.arange(n)
+    found, number, owners = unique(signature)
+    order = by_time[group(number[by_time], len(found))[1]]
     out: dict[str, NDArray[np.generic]] = {"owners": owners[number]}
     for k in (1, 3):
         near = np.empty(n)
@@ -200,43 +197,54 @@ def _crowding(signature: U64, times: I64) -> dict[str, NDArray[np.generic]]:
     return out
 
 
-def _gather(
-    sets: Sets, of_set: F64 | None, of_row: F64 | None, least_size: int
-) -> tuple[F64, F64, F64]:
-    """Mean, least and most of a value of sets, or of their rows, over the sets an owner is in."""
-    empty = np.zeros(0)
-    return _fold(
-        len(sets.owners),
-        sets.start,
-        sets.member,
-        empty if of_set is None else of_set,
-        empty if of_row is None else of_row,
-        least_size,
-    )
+def _gather(sets: Sets, values: Sequence[F64], least_size: int) -> F64:
+    """[values, 3, owners]: mean, least and most of each value over the sets an owner is in.
+
+    A value is of each set or of each of their rows; sets of fewer than `least_size` do not count.
+    """
+    told = _fold(len(sets.owners), sets.start, sets.member, tuple(values), least_size)
+    return np.ascontiguousarray(np.moveaxis(told, 0, 2))
 
 
 @njit(cache=True, nogil=True)
-def _fold(
-    n: int, start: I64, member: I32, of_set: F64, of_row: F64, least_size: int
-) -> tuple[F64, F64, F64]:
-    count, total = np.zeros(n), np.zeros(n)
-    least, most = np.full(n, np.inf), np.full(n, -np.inf)
+def _fold(n: int, start: I64, member: I32, values: tuple[F64, ...], least_size: int) -> F64:
+    """[owners, values, 3]: an owner's numbers lie together, so that a row costs one miss of the cache."""
+    columns, n_sets = len(values), len(start) - 1
+    count, told = np.zeros(n, np.int64), np.empty((n, columns, 3))
+    for m in range(n):
+        for k in range(columns):
+            told[m, k, 0], told[m, k, 1], told[m, k, 2] = 0.0, np.inf, -np.inf
     for s in range(len(start) - 1):
         if start[s + 1] - start[s] < least_size:
             continue
         for i in range(start[s], start[s + 1]):
-            value = of_row[i] if len(of_row) else of_set[s]
             m = member[i]
             count[m] += 1
-            total[m] += value
-            least[m] = min(least[m], value)
-            most[m] = max(most[m], value)
+            for k in range(columns):
+                value = values[k][s if len(values[k]) == n_sets else i]
+                told[m, k, 0] += value
+                told[m, k, 1] = min(told[m, k, 1], value)
+                told[m, k, 2] = max(told[m, k, 2], value)
     for m in range(n):
-        if count[m] == 0:
-            total[m], least[m], most[m] = np.nan, np.nan, np.nan
-        else:
-            total[m] /= count[m]
-    return total, least, most
+        for k in range(columns):
+            if count[m] == 0:
+                told[m, k, 0], told[m, k, 1], told[m, k, 2] = np.nan, np.nan, np.nan
+            else:
+                told[m, k, 0] /= count[m]
+    return told
+
+
+@njit(cache=True, nogil=True)
+def _near(times: I64, by_time: I64, span: int) -> I64:
+    """How many times lie within `span` of each, itself included."""
+    near, lo, hi = np.empty(len(times), np.int64), 0, 0
+    for i in by_time:
+        while times[by_time[lo]] < times[i] - span:
+            lo += 1
+        while hi < len(by_time) and times[by_time[hi]] <= times[i] + span:
+            hi += 1
+        near[i] = hi - lo
+    return near
 
 
 @njit(cache=True, nogil=True)
