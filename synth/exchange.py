@@ -114,7 +114,7 @@ class Exchange:
         if n + 2 > len(self._start):
             self._start = _grown(self._start)
         end = self._ink_size + len(raw)
-        if end > len(self._ink):
+        if end + slips.STEP > len(self._ink):
             self._ink = _grown(self._ink)
         self._ink[self._ink_size : end] = np.frombuffer(raw, np.uint8)
         self._start[n], self._start[n + 1] = self._ink_size, end
