@@ -8,6 +8,7 @@ people and accounts; a talk's row is used again when it is over, and a slip is g
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
+from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from synth.wire import fragment
 
 BLOCK = 1 << 20  # bytes printed at a time
 _time = itemgetter(0)
+_talk = Struct(f"{c.GIVEN}q").pack
 
 # List prices in USD per token: input, output. A cache read costs a tenth of the input price and a
 # write 1.25 times as much.
@@ -44,7 +46,7 @@ class Exchange:
         self._known: dict[str, int] = {}
         self._nets = np.zeros((1 << 10, 2), np.int64)
         self._net_of: dict[str, int] = {}
-        self._given: list[tuple[int, ...]] = []
+        self._given = bytearray()  # talks to begin, as rows
         self._told: list[tuple[int, int, str]] = []
         self._block = np.zeros(BLOCK, np.uint8)
         self._sizes = {
@@ -254,7 +256,7 @@ class Exchange:
 
     def begin(self, given: tuple[int, ...]) -> None:
         """A talk, by the given columns of calls.py in their order."""
-        self._given.append(given)
+        self._given += _talk(*given)
 
     def tell(self, seen: int, account: int, text: str) -> None:
         """A line about an account (a JSON object without its closing brace) that is observed at `seen`."""
@@ -263,8 +265,8 @@ class Exchange:
     def play(self, until: int) -> list[tuple[int, int, int]]:
         """Make all calls due up to `until`; returns notices (what, seat, when)."""
         if self._given:
-            given = np.array(self._given, np.int64)
-            self._given.clear()
+            given = np.frombuffer(self._given, np.int64).reshape(-1, c.GIVEN)
+            self._given = bytearray()
             while self.t.count[c.FREE] < len(given):
                 self._more_talks()
             c.begin(self.t, given)

@@ -2,7 +2,8 @@
 
 import csv
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -44,19 +45,17 @@ def write(
     Raises:
         UnknownScenario: as `simulate` does, before anything is written.
     """
-    world = simulate(scenario, **options)
-    out = Path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    count = 0
-    gc.freeze()  # the cast lives as long as the world: a collector that walks it time and again finds nothing
-    compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    with (out / EVENTS).open("wb") as raw, compressor.stream_writer(raw) as sink:
-        for block, lines in world.blocks():
-            sink.write(block)
-            count += lines
-            if progress:
-                progress(count)
-    gc.unfreeze()
+    out, count = Path(out_dir), 0
+    with _uncollected():
+        world = simulate(scenario, **options)
+        out.mkdir(parents=True, exist_ok=True)
+        compressor = zstandard.ZstdCompressor(level=_LEVEL)
+        with (out / EVENTS).open("wb") as raw, compressor.stream_writer(raw) as sink:
+            for block, lines in world.blocks():
+                sink.write(block)
+                count += lines
+                if progress:
+                    progress(count)
     truth = world.truth()
     _table(out / TRUTH, [f.name for f in fields(TruthRow)], (astuple(row) for row in truth))
     _table(
@@ -79,6 +78,19 @@ def write(
         ),
     )
     return Written(count, len(truth), out / EVENTS, out / TRUTH, out / PLAN)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the cycle collector: the cast lives as long as the world and what is played leaves no
+    cycles behind, so it would walk everything time and again and find nothing."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _table(path: Path, header: list[str], rows: Iterable[Iterable[object]]) -> None:
