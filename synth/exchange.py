@@ -6,6 +6,7 @@ people and accounts; a talk's row is used again when it is over, and a slip is g
 """
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from struct import Struct
@@ -15,6 +16,7 @@ import numpy as np
 
 from synth import calls as c
 from synth import slips
+from synth.agenda import SLOT_MS
 from synth.calls import ERRORS, NONE, Tables
 from synth.dice import Dice
 from synth.geography import Egress
@@ -47,7 +49,7 @@ class Exchange:
         self._nets = np.zeros((1 << 10, 2), np.int64)
         self._net_of: dict[str, int] = {}
         self._given = bytearray()  # talks to begin, as rows
-        self._told: list[tuple[int, int, str]] = []
+        self._told: dict[int, list[tuple[int, int, str]]] = defaultdict(list)  # by slot
         self._block = np.zeros(BLOCK, np.uint8)
         self._sizes = {
             "account": 0,
@@ -260,7 +262,7 @@ class Exchange:
 
     def tell(self, seen: int, account: int, text: str) -> None:
         """A line about an account (a JSON object without its closing brace) that is observed at `seen`."""
-        self._told.append((seen, account, text))
+        self._told[seen // SLOT_MS].append((seen, account, text))
 
     def play(self, until: int) -> list[tuple[int, int, int]]:
         """Make all calls due up to `until`; returns notices (what, seat, when)."""
@@ -295,10 +297,13 @@ class Exchange:
 
     def drain(self, until: int) -> Iterator[tuple[bytes, int]]:
         """What is observed up to `until`, in order: blocks of NDJSON, and how many lines each holds."""
-        told, t = self._told, self.t
-        told.sort(key=_time)
-        m = bisect_right(told, until, key=_time)
-        now, self._told = told[:m], told[m:]
+        t, slot = self.t, until // SLOT_MS
+        now = [w for k in [k for k in self._told if k <= slot] for w in self._told.pop(k)]
+        now.sort(key=_time)
+        m = bisect_right(now, until, key=_time)
+        if now[m:]:
+            self._told[slot] = now[m:]
+            del now[m:]
         n = int(t.count[c.SLIPS])
         seen = t.seen[:n]
         due = np.flatnonzero(seen <= until)
