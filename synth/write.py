@@ -11,7 +11,7 @@ from typing import Any
 import zstandard
 
 from synth.labels import LabelRow
-from synth.world import TruthRow, simulate
+from synth.world import TruthRow, World, simulate
 
 EVENTS, TRUTH, PLAN = "events.ndjson.zst", "truth.csv", "ip_plan.csv"
 LABELS, BOOKS = "labels.csv", "books.csv"
@@ -45,17 +45,20 @@ def write(
     Raises:
         UnknownScenario: as `simulate` does, before anything is written.
     """
-    out, count = Path(out_dir), 0
     with _uncollected():
-        world = simulate(scenario, **options)
-        out.mkdir(parents=True, exist_ok=True)
-        compressor = zstandard.ZstdCompressor(level=_LEVEL)
-        with (out / EVENTS).open("wb") as raw, compressor.stream_writer(raw) as sink:
-            for block, lines in world.blocks():
-                sink.write(block)
-                count += lines
-                if progress:
-                    progress(count)
+        return _write(Path(out_dir), simulate(scenario, **options), progress)
+
+
+def _write(out: Path, world: World, progress: Callable[[int], None] | None) -> Written:
+    out.mkdir(parents=True, exist_ok=True)
+    count = 0
+    compressor = zstandard.ZstdCompressor(level=_LEVEL)
+    with (out / EVENTS).open("wb") as raw, compressor.stream_writer(raw) as sink:
+        for block, lines in world.blocks():
+            sink.write(block)
+            count += lines
+            if progress:
+                progress(count)
     truth = world.truth()
     _table(out / TRUTH, [f.name for f in fields(TruthRow)], (astuple(row) for row in truth))
     _table(
@@ -90,6 +93,8 @@ def _uncollected() -> Iterator[None]:
         yield
     finally:
         if collects:
+            gc.freeze()  # there and back: what is here is old, and no reason to collect at once
+            gc.unfreeze()
             gc.enable()
 
 
