@@ -341,6 +341,15 @@ def serve(
 
 
 @app.command()
+def archive(data: DataOption = DATA) -> None:
+    """Copy the whole log to Parquet (DATA/cold) while no service runs; a running one does it as it goes."""
+    from service.cold import archive_all
+    from service.folder import Folder
+
+    err.print(f"{archive_all(Folder(data)):,} events archived")
+
+
+@app.command()
 def demo(
     accounts: Annotated[int, typer.Option(min=200, max=20_000)] = 1200,
     days: Annotated[float, typer.Option(min=1, max=30)] = 5,

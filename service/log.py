@@ -142,6 +142,22 @@ class EventLog:
                 position = parse_id(entry.id)
                 yield entry
 
+    def refuse_gap(self, held_upto: str) -> None:
+        """Raise LogTrimmed if entries after this id were trimmed away: nobody holds them any more."""
+        trimmed = self.trimmed_id()
+        if parse_id(trimmed) > parse_id(held_upto):
+            raise LogTrimmed(
+                f"the log was trimmed up to and with {trimmed}, but its archive ends at {held_upto}: "
+                f"put the folder of the cold log back"
+            )
+
+    def follow_on(self, id: str) -> None:
+        """Have every later entry come after this id, which another copy of the log may hold."""
+        if parse_id(self.last_id()) < parse_id(id):
+            milliseconds, sequence = parse_id(id)
+            fields = encode_control("follows", id.encode())
+            self._client.xadd(self._stream, fields, id=f"{milliseconds}-{sequence + 1}")
+
     def entry(self, id: str) -> Entry | None:
         """The entry with this id, None where it is not held."""
         found = self._client.xrange(self._stream, id, id, count=1)

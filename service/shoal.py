@@ -12,11 +12,12 @@ the same way, so the ordinal of the first delivery leads to the entry that holds
 the window is shared nobody counts, and the answers are kept under their event ids (`FirstAnswers`).
 """
 
+import subprocess
 import threading
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -42,8 +43,9 @@ from features.redis import RedisKinds, RedisWindow
 from features.rows import F64, Names
 from features.window import CONFLICT, DUPLICATE, LATE_EVENT, Window
 from service import snapshot
+from service.cold import ColdLog, History, archiver
 from service.folder import Folder
-from service.log import NOTHING, Entry, EventLog, LogError
+from service.log import NOTHING, Entry, EventLog, LogError, parse_id
 from service.records import PAGE_ROWS_MAX, Records, RecordsError
 from service.records import Action as Proposed
 from service.records import Case as KeptCase
@@ -113,6 +115,7 @@ class Shoal:
         # one long job at a time (sweep, snapshot, erasure, recovery); always taken before `lock`
         self._looking = threading.RLock()
         self.fault: str | None = "starting"
+        self._archiver: subprocess.Popen[bytes] | None = None
         self._lost = False  # the fault is the log's, and `mend` may end it
         self._written: dict[str, list[Reason]] = {}
 
@@ -139,6 +142,9 @@ class Shoal:
             self._valkey.start()
             self.client = self._valkey.client()
         self.log = EventLog(self.client)
+        self.history = History(self.log, ColdLog(self.folder.cold))
+        if not self.shared:  # a power cut may have cost the hot log a tail that is archived
+            self.log.follow_on(self.history.cold.last_id())
 
     def recover(self) -> None:
         """State = snapshot + the log after it."""
@@ -147,14 +153,23 @@ class Shoal:
         self._renew()
         at = NOTHING
         if not self.shared:
-            kept = snapshot.load_latest(self.folder.snapshots)
-            if kept is not None and kept[1].get("catalog") == self.engine.catalog.hash:
+            kept = snapshot.load_latest(self.folder.snapshots, self._unusable)
+            if kept is not None:
                 at = self._load(*kept)
         self._follow(at)
         self._name_clusters()
         self.look(everyone=True)
         self.fault, self._lost = None, False
         _log.info("recovered", events=self.accepted, seconds=round(time.monotonic() - began, 2))
+
+    def _unusable(self, meta: Mapping[str, Any]) -> str | None:
+        """Why the state in a snapshot is not one that this service can go on from."""
+        if meta.get("catalog") != self.engine.catalog.hash:
+            return "it was taken with another catalogue"
+        # the log's last seconds may be lost in a power cut; what they held was not promised
+        if parse_id(str(meta["log"])) > parse_id(self.history.last_id()):
+            return "it holds events that the log has lost"
+        return None
 
     def _renew(self) -> None:
         """An engine that has seen nothing, and what goes with it."""
@@ -169,6 +184,8 @@ class Shoal:
         self.entry_first: list[int] = []  # ordinal of each entry's first event, and the entry's id
         self.entry_id: list[str] = []
         self.accepted = self._snapshot_at = 0
+        # where in the log the snapshots that can be read were taken, oldest first
+        self._snapshots_of: deque[str] = deque(maxlen=snapshot.KEPT)
         self._at = (
             NOTHING  # shared: how far the log has been followed, and what is ours beyond that
         )
@@ -180,7 +197,8 @@ class Shoal:
     def _follow(self, at: str) -> None:
         """Take in what the log holds after `at`, except what this instance wrote there itself."""
         self._at = at
-        for entry in self.log.read(at):
+        log = self.log if self.shared else self.history
+        for entry in log.read(at):
             self._at = entry.id
             if entry.id in self._own:
                 self._own.discard(entry.id)
@@ -213,6 +231,8 @@ class Shoal:
                 if self.shared:
                     with self.lock:
                         self._follow(self._at)
+                else:
+                    self._archive()
             elif self._lost:
                 with self._looking, self.lock:  # whoever is still inside `ingest` fails first
                     if self._valkey is not None and self._dead() is not None:
@@ -266,6 +286,7 @@ class Shoal:
         finally:
             self.fault, self._lost = "stopped", False
             self.records.close()
+            self._stop_archiver()
             if self._valkey is not None:
                 self._valkey.stop()
             elif hasattr(self, "client"):
@@ -360,8 +381,7 @@ class Shoal:
         return _decode_answer(decisions[at]) if at < len(decisions) else None
 
     def _read_decisions(self, entry_id: str) -> list[msgspec.Raw]:
-        entry = self.log.entry(entry_id)
-        return _decode_answers(entry.answers) if entry is not None else []
+        return _decode_answers(self.history.answers(entry_id))
 
     def _record(self, answered: Answered) -> None:
         """Keep what was acted on where people and appeals can find it; mind the canaries."""
@@ -527,6 +547,7 @@ class Shoal:
                 accepted = self.accepted
             path = snapshot.save(self.folder.snapshots, f"{accepted}", arrays, meta)
             self._snapshot_at = accepted
+            self._snapshots_of.append(meta["log"])
             return path
 
     def _load(self, arrays: dict[str, Any], meta: dict[str, Any]) -> str:
@@ -535,7 +556,41 @@ class Shoal:
         self.accepted = self._snapshot_at = int(meta["accepted"])
         self.engine.window.load(arrays)  # type: ignore[attr-defined]
         self.engine.load(meta)
+        self._snapshots_of.append(str(meta["log"]))
         return str(meta["log"])
+
+    # --- the cold log
+
+    def _archive(self) -> None:
+        """Copy what a snapshot covers to the cold log, and drop what two of them cover from the hot one.
+
+        A step a call; never waits.
+        """
+        if not self._looking.acquire(blocking=False):
+            return
+        try:
+            if self._archiver is not None:
+                ended = self._archiver.poll()
+                if ended is None:
+                    return
+                self._archiver = None
+                if ended:
+                    _log.error("archiving failed and is tried again", exit=ended)
+            if len(self._snapshots_of) == snapshot.KEPT:
+                self.history.trim(self._snapshots_of[0])
+            newest = self._snapshots_of[-1] if self._snapshots_of else NOTHING
+            if parse_id(newest) > parse_id(self.history.cold.last_id()):
+                assert self._valkey is not None
+                self._archiver = archiver(self.history.cold, self._valkey.url, newest)
+        finally:
+            self._looking.release()
+
+    def _stop_archiver(self) -> None:
+        """What it has finished is kept, the rest is done again."""
+        if self._archiver is not None:
+            self._archiver.kill()
+            self._archiver.wait()
+            self._archiver = None
 
     # --- erasure
 
@@ -559,17 +614,18 @@ class Shoal:
             needle = _encode(account_id)
             try:
                 # snapshots first: a crash half-way must not bring back what they hold
-                for old in self.folder.snapshots.glob("*.snapshot"):
+                for old in self.folder.snapshots.glob("*.snapshot*"):
                     old.unlink()
+                self._stop_archiver()
                 erased = self.records.erase_account(account_id)
-                found = self.log.rewrite(
+                found = self.history.cold.erase(account_id) + self.log.rewrite(
                     lambda body: needle in body and decode(body).account_id == account_id
                 )
                 self._written.pop(account_id, None)
                 if found:
                     self._rewrite_file()
                 self.recover()
-            except (redis.RedisError, LogError, RecordsError) as problem:
+            except (redis.RedisError, LogError, RecordsError, OSError) as problem:
                 self._lose(problem)
                 raise Unavailable(str(self.fault)) from None
         return bool(found or erased)
