@@ -235,7 +235,11 @@ class EventLog:
         return int(dropped)
 
     def _add(self, fields: dict[FieldT, EncodableT]) -> str:
-        return _text(self._client.xadd(self._stream, fields))
+        id = _text(self._client.xadd(self._stream, fields))
+        # A server whose disk is full answers the write that filled it, and refuses the next command:
+        # a PING, too. So it is asked for one before anybody is told that the entry is kept.
+        self._client.ping()
+        return id
 
 
 def encode_events(payloads: Sequence[bytes], answers: bytes) -> dict[FieldT, EncodableT]:

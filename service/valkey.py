@@ -19,15 +19,20 @@ kernel ties the signal to the *thread* that started the child, so that a thread 
 macOS has no such flag and we run no watchdog: there an orphan lives until the next service on the
 folder, which holds the lock, finds the socket in it, and shuts the orphan down before starting.
 
-What a crash costs: a killed service or server loses nothing that was answered, since the file is
-written before the answer. A power failure loses up to two seconds with `everysec`, nothing with
-`always`, anything up to the kernel's write-back (about 30 s) with `no`.
+What a crash costs: a killed service or server loses nothing that was answered. For that, Valkey may
+not answer before it has written its file, which it does with its own `everysec`: while a sync of a
+slow disk is under way it holds writes back for up to two seconds, answered all the same. So
+Valkey is told `no`, and a thread of ours syncs its files every second. A power failure loses that
+second and the length of a sync with `everysec`, nothing with `always`, anything up to the kernel's
+write-back (about 30 s) with `no`. A sync that fails ends the server: what the kernel has then dropped
+nobody can tell, and the start reads what is there.
 """
 
 import contextlib
 import fcntl
 import importlib
 import json
+import logging
 import os
 import re
 import signal
@@ -69,9 +74,12 @@ RUNTIME_PREFIX = "shoal-valkey-"
 STOP_SECONDS_MAX = 30.0
 PROBE_SECONDS_MAX = 1.0
 POLL_SECONDS = 0.01
+SYNC_SECONDS = 1.0
 # redis-py gives up after 5 s by default; a disk that is busy with fsync may take longer.
 CLIENT_SECONDS_MAX = 60.0
 LOG_LINES_SHOWN = 5
+
+_log = logging.getLogger(__name__)
 
 # argv: parent pid, program, its arguments. 1 is PR_SET_PDEATHSIG. The parent may have died before
 # the flag was set, hence the look at who our parent is now.
@@ -113,6 +121,7 @@ class EmbeddedValkey:
         self._socket: Path | None = None
         self._clients: list[redis.Redis] = []
         self._owner_pid = 0
+        self._stopping = threading.Event()
 
     @property
     def pid(self) -> int:
@@ -151,6 +160,12 @@ class EmbeddedValkey:
             self._socket = self._choose_socket()
             self._launch(_binary_path())
             self._wait_until_ready()
+            if self.fsync == "everysec":
+                self._stopping = threading.Event()
+                of_this_start = (self._running(), self._stopping)
+                threading.Thread(
+                    target=self._sync_often, args=of_this_start, name="valkey-sync", daemon=True
+                ).start()
         except BaseException:
             self.stop()
             raise
@@ -162,6 +177,7 @@ class EmbeddedValkey:
         """
         if os.getpid() != self._owner_pid:
             return
+        self._stopping.set()
         for client in self._clients:
             client.close()
         self._clients.clear()
@@ -193,6 +209,17 @@ class EmbeddedValkey:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _sync_often(self, process: subprocess.Popen[bytes], stopping: threading.Event) -> None:
+        while not stopping.wait(SYNC_SECONDS):
+            try:
+                for path in (self.folder / "appendonlydir").glob("*.aof"):
+                    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                        os.fsync(file.fileno())
+            except OSError as error:
+                _log.error("the log cannot be synced (%s): its server is ended", error)
+                process.kill()
+                return
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -355,7 +382,7 @@ class EmbeddedValkey:
             "daemonize": "no",
             "logfile": "",
             "appendonly": "yes",
-            "appendfsync": self.fsync,
+            "appendfsync": "always" if self.fsync == "always" else "no",
             "appenddirname": "appendonlydir",
             # After a power failure the tail may be torn; what was torn was not promised.
             "aof-load-truncated": "yes",
