@@ -55,7 +55,15 @@ from features.archive import (
 from features.disk import sync_folder, whole
 from features.event import decode, encode
 from service.folder import Folder
-from service.log import NOTHING, Entry, EventLog, LogCorrupted, LogFormatUnknown, parse_id
+from service.log import (
+    NOTHING,
+    Entry,
+    EventLog,
+    LogCorrupted,
+    LogFormatUnknown,
+    LogTrimmed,
+    parse_id,
+)
 from service.valkey import EmbeddedValkey
 
 ENTRY, ANSWER, BODY = f"{LOG}entry", f"{LOG}answer", f"{LOG}body"
@@ -81,14 +89,16 @@ class ColdLog:
         files = self.files()
         return _range(files[-1])[1] if files else NOTHING
 
-    def read(self, after: str = NOTHING) -> Iterator[Entry]:
-        """Entries after the id, in order; those that an erasure has emptied are not there.
+    def read(self, after: str = NOTHING, files: Sequence[Path] | None = None) -> Iterator[Entry]:
+        """Entries after the id, in order, of all files or of these.
+
+        Entries that an erasure has emptied are not there.
 
         Raises:
             LogCorrupted: a file cannot be read, or does not hold what its log held.
         """
         position = parse_id(after)
-        for path in self.files():
+        for path in self.files() if files is None else files:
             if parse_id(_range(path)[1]) > position:
                 for entry in _entries(path):
                     if parse_id(entry.id) > position:
@@ -96,6 +106,13 @@ class ColdLog:
 
     def answers(self, id: str) -> bytes:
         """The answers in an entry, as the hot log would give them; none where it is not held."""
+        return _joined(self._rows_of(id))
+
+    def holds(self, id: str) -> bool:
+        """Whether there are events of this entry."""
+        return bool(self._rows_of(id))
+
+    def _rows_of(self, id: str) -> list[str | None]:
         at = parse_id(id)
         for path in self.files():
             first, last = map(parse_id, _range(path))
@@ -104,8 +121,9 @@ class ColdLog:
                     found = pq.read_table(path, columns=[ANSWER], filters=[(ENTRY, "=", id)])
                 except (pa.ArrowException, OSError) as problem:
                     raise LogCorrupted(f"{path} cannot be read: {problem}") from None
-                return _joined(found.column(ANSWER).to_pylist())
-        return b"[]"
+                answers: list[str | None] = found.column(ANSWER).to_pylist()
+                return answers
+        return []
 
     def write(self, entries: Iterable[Entry]) -> int:
         """Archive entries that follow the last one; returns how many events there were.
@@ -184,18 +202,30 @@ class History:
             LogTrimmed: the hot log was trimmed and the archive of what is gone is not there;
             LogError, redis.RedisError: what they say.
         """
-        end = after
-        for entry in self.cold.read(after):
-            end = entry.id
-            yield entry
-        # an entry that an erasure emptied has left no row, but its place is known
-        end = max(end, self.cold.last_id(), key=parse_id)
-        self.hot.refuse_gap(end)
-        yield from self.hot.read(end)
+        position = after
+        while True:
+            for path in self.cold.files():
+                if parse_id(_range(path)[1]) > parse_id(position):
+                    yield from self.cold.read(position, [path])
+                    # not that of the last row: an erasure may have emptied the entry
+                    position = _range(path)[1]
+            try:
+                for entry in self.hot.read(position, gapless=True):
+                    position = entry.id
+                    yield entry
+                return
+            except LogTrimmed as problem:
+                archived = self.cold.last_id()
+                if parse_id(archived) <= parse_id(position):
+                    raise LogTrimmed(
+                        f"{problem}; the archive ends at {archived}: put the folder of the cold "
+                        f"log, {self.cold.folder}, back"
+                    ) from None
+                # it was trimmed while we read, so it has been archived
 
-    def last_id(self) -> str:
-        """The last entry there ever was; "0-0" if there was none."""
-        return max(self.hot.last_id(), self.cold.last_id(), key=parse_id)
+    def holds(self, id: str) -> bool:
+        """Whether this entry is there; "0-0", where every log begins, always is."""
+        return id == NOTHING or self.hot.entry(id) is not None or self.cold.holds(id)
 
     def answers(self, id: str) -> bytes:
         """The answers in an entry; none where it is not held."""
@@ -205,9 +235,7 @@ class History:
     def archive(self, upto: str) -> int:
         """Copy what follows the last archived entry, up to and with this one; returns the events."""
         last = self.cold.last_id()
-        self.hot.refuse_gap(last)
-        bound = parse_id(upto)
-        return self.cold.write(_until(self.hot.read(last), bound))
+        return self.cold.write(_until(self.hot.read(last, gapless=True), parse_id(upto)))
 
     def trim(self, upto: str) -> int:
         """Drop archived entries up to and with this one from the hot log; returns how many."""

@@ -114,10 +114,13 @@ class EventLog:
             raise ValueError("a control entry has a name")
         return self._add(encode_control(name, body))
 
-    def read(self, after: str = NOTHING, *, chunk_entries: int = CHUNK_ENTRIES) -> Iterator[Entry]:
+    def read(
+        self, after: str = NOTHING, *, gapless: bool = False, chunk_entries: int = CHUNK_ENTRIES
+    ) -> Iterator[Entry]:
         """Entries after the id `after`, in order, up to the end at the time it is reached.
 
-        Without `after`: from the oldest entry still held, whatever was trimmed before it. Fetched
+        Without `after`: from the oldest entry still held, whatever was trimmed before it; but
+        `gapless` the log's beginning is a place like any other, which may have been trimmed. Fetched
         in chunks of `chunk_entries`; memory is that of one chunk. Raises LogTrimmed when `after`
         lies in the trimmed part, LogCorrupted and LogFormatUnknown with the entry's id, ValueError
         when `after` is no entry id.
@@ -130,7 +133,7 @@ class EventLog:
                 both.xrange(self._stream, f"({_id(position)}", "+", count=chunk_entries)
                 held, chunk = both.execute()
             trimmed = _text(held) if held is not None else NOTHING
-            if (0, 0) < position < parse_id(trimmed):
+            if position < parse_id(trimmed) and (gapless or position > (0, 0)):
                 raise LogTrimmed(
                     f"the log after {_id(position)} is gone: it was trimmed up to and with "
                     f"{trimmed}; start from a snapshot at or after that id"
@@ -141,15 +144,6 @@ class EventLog:
                 entry = decode(_text(id), fields)
                 position = parse_id(entry.id)
                 yield entry
-
-    def refuse_gap(self, held_upto: str) -> None:
-        """Raise LogTrimmed if entries after this id were trimmed away: nobody holds them any more."""
-        trimmed = self.trimmed_id()
-        if parse_id(trimmed) > parse_id(held_upto):
-            raise LogTrimmed(
-                f"the log was trimmed up to and with {trimmed}, but its archive ends at {held_upto}: "
-                f"put the folder of the cold log back"
-            )
 
     def follow_on(self, id: str) -> None:
         """Have every later entry come after this id, which another copy of the log may hold."""

@@ -140,18 +140,20 @@ class Callers:
             ]
         )
 
-    def told(self, answers: list[dict[str, Any]]) -> None:
-        """Hold answers against those that were given before."""
+    def told(self, answers: list[dict[str, Any]], again: bool = False) -> None:
+        """Hold answers against those that were given before; `again`: nobody else sends now."""
         with self._lock:
             for answer in answers:
                 id, status = answer["event_id"], answer["status"]
                 if status == "rejected" or answer.get("conflict") or id not in self.sent:
                     continue
+                if again and id in self.answers and status != "duplicate":
+                    self.found.note("lost", 1, f"{id} was acknowledged and is {status} now")
                 first = self.answers.setdefault(id, answer["decision"])
                 if first != answer["decision"]:
                     self.found.note("wrong", 1, f"{id} was answered {first}, then {answer}")
 
-    def post(self, client: httpx.Client, lines: list[bytes]) -> bool:
+    def post(self, client: httpx.Client, lines: list[bytes], again: bool = False) -> bool:
         """Send a batch once; whether it was answered."""
         try:
             answer = client.post("/v1/events", content=b"\n".join(lines), headers=NDJSON)
@@ -160,7 +162,7 @@ class Callers:
         if answer.status_code != 200:
             assert answer.status_code in (429, 503), answer.text
             return False
-        self.told(answer.json())
+        self.told(answer.json(), again)
         return True
 
     def call(self, url: Callable[[], str], stop: threading.Event, **mix: float) -> None:
@@ -241,10 +243,11 @@ class Target:
         with httpx.Client(base_url=self.url(), timeout=60) as client:
             for i in range(0, len(lines), 500):
                 deadline = time.monotonic() + RECOVERY_S
-                while not callers.post(client, lines[i : i + 500]):
+                while not callers.post(client, lines[i : i + 500], again=True):
                     assert time.monotonic() < deadline
                     time.sleep(0.1)
             found.note("lost", len(callers.sent.keys() - callers.answers.keys()), "never taken")
+            found.note("lost", callers.found.lost, f"forgotten: {callers.found.notes[:1]}")
             found.note("wrong", callers.found.wrong, f"answers changed: {callers.found.notes[:1]}")
             events = self._log()
             ids = Counter(e.event_id for e in events)
