@@ -12,8 +12,9 @@ Layout. One stream, `{shoal:log}`; an entry is one XADD with these fields:
     c   CRC-32 of v, k, n and z, each preceded by its u32 length; decimal
 
 Beside it, `{shoal:log}:trimmed` holds the id of the last entry that was trimmed away, so that a
-reader who resumes from a place that is gone is told so and does not skip the gap. (The braces keep
-both keys on one shard of a cluster.)
+reader who resumes from a place that is gone is told so and does not skip the gap. `{shoal:log}:token`
+holds the token of the one writer, where there is to be only one (service/lease.py): an append with
+another is refused. (The braces keep all keys on one shard of a cluster.)
 
 Why so. Entry by entry an event costs an XADD; by the batch of 256 it costs under a microsecond.
 Events and the answers given to them are one entry, hence one write: after a crash an event is
@@ -49,6 +50,20 @@ NOTHING = "0-0"
 CHUNK_ENTRIES = 64
 ZSTD_LEVEL = 1
 
+FENCED = "another service has taken over this log"
+
+# KEYS: from, to, the token. ARGV: our token.
+_FENCED_RENAME = """
+if redis.call('GET', KEYS[3]) ~= ARGV[1] then return false end
+return redis.call('RENAME', KEYS[1], KEYS[2])
+"""
+
+# KEYS: the stream, the token. ARGV: our token, then fields and values.
+_FENCED_ADD = """
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return false end
+return redis.call('XADD', KEYS[1], '*', unpack(ARGV, 2))
+"""
+
 _LENGTH = struct.Struct("<I")
 _ID = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 
@@ -63,6 +78,10 @@ class LogCorrupted(LogError):
 
 class LogFormatUnknown(LogError):
     """An entry was written by a newer Shoal."""
+
+
+class Fenced(LogError):
+    """Another service has become the writer of this log."""
 
 
 class LogTrimmed(LogError):
@@ -97,12 +116,14 @@ class EventLog:
         self._client = client
         self._stream = stream
         self._trimmed = f"{stream}:trimmed"
+        self.token: int | None = None  # of the one writer; None where anybody may append
 
     def append(self, payloads: Sequence[bytes], answers: bytes) -> str:
         """Append a batch and the answers given to it; returns the entry's id.
 
         When this returns the batch is in the log, as durable as the server's fsync policy.
-        Raises ValueError for an empty batch, redis.RedisError when the server refuses or is gone.
+        Raises ValueError for an empty batch, redis.RedisError when the server refuses or is gone,
+        Fenced when `token` is no longer the writer's.
         """
         if not payloads:
             raise ValueError("an entry holds at least one event")
@@ -184,10 +205,18 @@ class EventLog:
                 )
             self._client.xadd(draft, fields, id=entry.id)
         if dropped:
-            self._client.rename(draft, self._stream)
+            self._put_in_place(draft)
         else:
             self._client.delete(draft)
         return dropped
+
+    def _put_in_place(self, draft: str) -> None:
+        if self.token is None:
+            self._client.rename(draft, self._stream)
+            return
+        keys = (draft, self._stream, f"{self._stream}:token")
+        if self._client.eval(_FENCED_RENAME, 3, *keys, self.token) is None:
+            raise Fenced(FENCED)
 
     def first_id(self) -> str | None:
         """Id of the oldest entry held, or None when the log is empty."""
@@ -229,11 +258,22 @@ class EventLog:
         return int(dropped)
 
     def _add(self, fields: dict[FieldT, EncodableT]) -> str:
-        id = _text(self._client.xadd(self._stream, fields))
+        if self.token is None:
+            id = _text(self._client.xadd(self._stream, fields))
+        else:
+            id = self._add_fenced(self.token, fields)
         # A server whose disk is full answers the write that filled it, and refuses the next command:
         # a PING, too. So it is asked for one before anybody is told that the entry is kept.
         self._client.ping()
         return id
+
+    def _add_fenced(self, token: int, fields: dict[FieldT, EncodableT]) -> str:
+        told = [part for field in fields.items() for part in field]
+        keys = (self._stream, f"{self._stream}:token")
+        id = self._client.eval(_FENCED_ADD, 2, *keys, token, *told)
+        if id is None:
+            raise Fenced(FENCED)
+        return _text(id)
 
 
 def encode_events(payloads: Sequence[bytes], answers: bytes) -> dict[FieldT, EncodableT]:

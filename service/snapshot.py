@@ -81,14 +81,17 @@ def save(
 
 
 def load_latest(
-    folder: str | Path, unusable: Callable[[Mapping[str, Any]], str | None] = lambda meta: None
+    folder: str | Path,
+    unusable: Callable[[Mapping[str, Any]], str | None] = lambda meta: None,
+    ours: bool = True,
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
     """Arrays and meta of the newest snapshot that verifies; None when the folder has none.
 
     `unusable` says of a snapshot's meta why it cannot be used here, if it cannot. Logs a warning for
     each newer one that is passed over. A damaged one is set aside as `….damaged`, so that the two
-    that are kept are two that can be read. Raises SnapshotDamaged when all are damaged: to start
-    from nothing must then be somebody's decision, not an accident.
+    that are kept are two that can be read (unless the folder is not `ours` to write). Raises
+    SnapshotDamaged when all are damaged: to start from nothing must then be somebody's decision, not
+    an accident.
     """
     damage = []
     usable = None
@@ -110,7 +113,7 @@ def load_latest(
             f"no snapshot in {folder} can be read ({'; '.join(told for _, told in damage)}). "
             f"Restore one, or remove them to replay the log from its start"
         )
-    for path, _ in damage:
+    for path, _ in damage if ours else ():
         path.rename(path.with_name(path.name + ".damaged"))
     return usable
 

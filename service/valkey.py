@@ -249,7 +249,7 @@ class EmbeddedValkey:
             holder = _read_lock(lock).get("service_pid")
             lock.close()
             by = f"process {holder}" if holder else "another process"
-            raise ValkeyError(
+            raise FolderInUse(
                 f"data folder {self.folder} is in use by {by}: stop that service, or give this one "
                 f"a folder of its own"
             ) from None
@@ -442,6 +442,29 @@ class EmbeddedValkey:
             return "It left no log."
         lines = [line for line in log_path.read_text(errors="replace").splitlines() if line.strip()]
         return f"Its log ends ({log_path}):\n" + "\n".join(lines[-LOG_LINES_SHOWN:])
+
+
+class FolderInUse(ValkeyError):
+    """Another process holds the data folder."""
+
+
+def server_of(folder: Path) -> tuple[redis.Redis, str]:
+    """A client of the server that runs on another process's data folder, and its URL.
+
+    Raises ValkeyError when there is none that answers.
+    """
+    try:
+        with open(Path(folder).absolute() / LOCK) as lock:
+            path = Path(str(_read_lock(lock).get("socket", "")))
+    except OSError:
+        raise ValkeyError(f"no service has ever run on {folder}") from None
+    client = _client(path, CLIENT_SECONDS_MAX)
+    try:
+        client.ping()
+    except (RedisError, OSError) as error:
+        client.close()
+        raise ValkeyError(f"the Valkey of {folder} does not answer: {error}") from None
+    return client, f"unix://{quote(str(path))}"
 
 
 def connect(url: str, *, seconds_max: float = 5.0) -> redis.Redis:

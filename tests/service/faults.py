@@ -38,10 +38,12 @@ RECOVERY_S = 120.0  # the longest that a service may take to be ready again on a
 DAY = 86_400_000
 
 
-def serve_small(port: int, data: str, said: str, state: str, clock: str, fsync: str) -> None:
+def serve_small(
+    port: int, data: str, said: str, state: str, clock: str, fsync: str, standby: bool = False
+) -> None:
     """A service that sweeps, snapshots and archives all the time, on a clock that can be stepped."""
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-    from service import app, serve, shoal
+    from service import app, lease, serve, shoal
 
     class Stepped:
         """The module `time`, with a wall clock that is off by what stands in a file."""
@@ -56,7 +58,8 @@ def serve_small(port: int, data: str, said: str, state: str, clock: str, fsync: 
     shoal.SNAPSHOT_EVENTS = 300
     shoal.time = Stepped()  # type: ignore[assignment]
     app.SWEEP_EVERY_S = 0.2
-    serve.run("127.0.0.1", port, state, None, "none", fsync, Path(data), None)
+    lease.LEASE_S = 1.5
+    serve.run("127.0.0.1", port, state, None, "none", fsync, Path(data), None, standby)
 
 
 @dataclass
@@ -272,6 +275,67 @@ class Target:
             return [decode(body) for entry in history.read() for body in entry.events]
 
 
+class Pair(Target):
+    """A service and its standby on one data folder; callers ask one after the other."""
+
+    def _started(self) -> Process:
+        service = super()._started()
+        self.standby = self._second()
+        return service
+
+    def _second(self) -> Process:
+        return Process(self.data, serve_small, ("memory", str(self.clock), self.fsync, True))
+
+    def url(self) -> str:
+        """One of the two."""
+        return str(self.dice.choice([self.service, self.standby]).client.base_url)
+
+    def close(self) -> None:
+        super().close()
+        self.standby.__exit__(None, None, None)
+
+    def until_ready(self) -> None:
+        deadline = time.monotonic() + RECOVERY_S
+        while self.status() != ["ready", "standby"]:
+            assert time.monotonic() < deadline, (self.status(), self._words())
+            time.sleep(0.05)
+
+    def status(self) -> list[str]:
+        """What each says it is, sorted."""
+        return sorted(_status(one) for one in (self.service, self.standby))
+
+    def _words(self) -> str:
+        return self.service._said.read_text()[-3000:]
+
+    def exchange(self) -> None:
+        """The standby is the service now; a new standby is started beside it."""
+        self.service.__exit__(None, None, None)
+        self.service = self.standby
+        deadline = time.monotonic() + RECOVERY_S
+        while _status(self.service) != "ready":
+            assert time.monotonic() < deadline, self._words()
+            time.sleep(0.02)
+        self.standby = self._second()
+
+    def audit(self) -> Found:
+        """Of whoever writes now."""
+        if _status(self.standby) == "ready":
+            self.service, self.standby = self.standby, self.service
+        one_only, self.url = self.url, lambda: str(self.service.client.base_url)  # type: ignore[method-assign]
+        try:
+            return super().audit()
+        finally:
+            self.url = one_only  # type: ignore[method-assign]
+
+
+def _status(process: Process) -> str:
+    try:
+        told = process.client.get("/readyz", timeout=2)
+    except httpx.TransportError:
+        return "silent"
+    return str(told.json()["status"])
+
+
 # --- faults
 
 
@@ -352,6 +416,26 @@ def kill_while_archiving(target: Target) -> None:
     while time.monotonic() < deadline and not list(cold.rglob(".*.partial")):
         time.sleep(0.002)
     kill_service(target)
+
+
+def kill_writer(target: Target) -> None:
+    """The writer is killed, and its Valkey with it; the standby takes the folder."""
+    assert isinstance(target, Pair)
+    target.service.signal(signal.SIGKILL)
+    target.service.ended()
+    target.exchange()
+
+
+def pause_writer(target: Target) -> None:
+    """The writer sleeps through its lease, with requests in its hands; its Valkey serves the successor."""
+    assert isinstance(target, Pair)
+    target.service.signal(signal.SIGSTOP)
+    deadline = time.monotonic() + RECOVERY_S
+    while _status(target.standby) != "ready":
+        assert time.monotonic() < deadline, target._words()
+        time.sleep(0.02)
+    time.sleep(target.dice.uniform(0, 0.5))
+    target.service.signal(signal.SIGCONT)
 
 
 def nothing(_: Target) -> None:

@@ -143,7 +143,7 @@ def test_a_lost_archive_is_said(hot: EventLog, tmp_path: Path) -> None:
     history.archive(ids[1])
     history.trim(ids[1])
     history.cold.files()[0].unlink()
-    with pytest.raises(LogTrimmed, match="put the folder of the cold log, .*, back"):
+    with pytest.raises(LogTrimmed, match=r"put the folder of the cold log, .*, back"):
         list(history.read())
     with pytest.raises(LogTrimmed):
         history.archive(ids[-1])
