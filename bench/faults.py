@@ -2,10 +2,10 @@
 
     uv run python bench/faults.py [ROUNDS] [--seed N] [--only NAME]
 
-ROUNDS rounds (160 unless given) are dealt to the faults of tests/service/faults.py in turn, each on a
+ROUNDS rounds (160 unless given) are shared out among the faults of tests/service/faults.py, each on a
 service that is under load from two callers, with snapshots every 300 events and an archiver that is
 never done; after each round everything ever sent is sent again and the log, a replay of it and every
-answer are compared. A data folder serves ten rounds. What must be 0: events lost, counts that are
+answer are compared. A data folder serves ten rounds of one fault. What must be 0: events lost, counts that are
 doubled, answers that are wrong. The disk is filled on a small tmpfs where one can be mounted,
 and by a limit on the size of Valkey's files elsewhere; a slow disk is a library that
 delays each sync by half a second (it needs a C compiler). Exit code 1 when anything is found.
@@ -19,13 +19,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "service"))
 
 import faults
-from faults import Target
+from faults import Pair, Target, Worker
 
 SLOW_SYNC = """
 #define _GNU_SOURCE
@@ -39,21 +39,27 @@ int fsync(int fd) { return late("fsync", fd); }
 int fdatasync(int fd) { return late("fdatasync", fd); }
 """
 
-FAULTS: dict[str, tuple[Callable[[Target], None], dict[str, float]]] = {
-    "service killed (-9)": (faults.kill_service, {}),
-    "service killed while archiving": (faults.kill_while_archiving, {}),
-    "service ended (TERM)": (faults.end_service, {}),
-    "Valkey killed (-9)": (faults.kill_valkey, {}),
-    "Valkey paused": (faults.pause_valkey, {}),
-    "Valkey paused, then killed": (faults.pause_then_kill_valkey, {}),
-    "Valkey's file at its limit": (faults.full_disk, {}),
-    "service's clock stepped": (faults.step_clock, {}),
-    "log's clock stepped": (faults.step_log_clock, {}),
-    "late flood": (faults.kill_service, {"late": 0.9}),
-    "duplicates": (faults.kill_service, {"again": 0.7}),
-    "poison": (faults.kill_service, {"poison": 0.7}),
+Fault = Callable[[Target], None]
+DISK_FULL = "disk full, killed (-9) or not"
+SLOW_DISK = "slow disk, Valkey killed (-9)"
+FOLDER_ROUNDS = 10  # of one fault, on one data folder
+FAULTS: dict[str, tuple[type[Target], Fault, dict[str, float]]] = {
+    "service killed (-9)": (Target, faults.kill_service, {}),
+    "service killed (-9) while archiving": (Target, faults.kill_while_archiving, {}),
+    "service ended (TERM)": (Target, faults.end_service, {}),
+    "Valkey killed (-9)": (Target, faults.kill_valkey, {}),
+    "Valkey paused": (Target, faults.pause_valkey, {}),
+    "Valkey paused, then killed (-9)": (Target, faults.pause_then_kill_valkey, {}),
+    "Valkey's file at its limit": (Target, faults.full_disk, {}),
+    "service's clock stepped": (Target, faults.step_clock, {}),
+    "log's clock stepped": (Target, faults.step_log_clock, {}),
+    "late flood, killed (-9)": (Target, faults.kill_service, {"late": 0.9}),
+    "duplicates, killed (-9)": (Target, faults.kill_service, {"again": 0.7}),
+    "poison, killed (-9)": (Target, faults.kill_service, {"poison": 0.7}),
+    "writer killed (-9), standby takes over": (Pair, faults.kill_writer, {}),
+    "writer paused, standby takes over": (Pair, faults.pause_writer, {}),
+    "worker over a shared window killed (-9)": (Worker, faults.kill_service, {}),
 }
-FOLDER_ROUNDS = 10
 
 
 def fill_disk(target: Target) -> None:
@@ -119,84 +125,61 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("rounds", nargs="?", type=int, default=160)
     asked.add_argument("--seed", type=int, default=1)
-    asked.add_argument("--only", help="the faults whose name holds this")
+    asked.add_argument("--only", default="", help="the faults whose name holds this")
     given = asked.parse_args()
     began = time.monotonic()
-    total: dict[str, list[int]] = {}
-
-    def play(
-        name: str, fault: Callable[[Target], None], mix: dict[str, float], target: Target
-    ) -> None:
-        found = target.round(fault, **mix)
-        row = total.setdefault(name, [0, 0, 0, 0, 0])
-        for i, n in enumerate((1, 0, found.lost, found.doubled, found.wrong)):
-            row[i] += n
-        row[1] = max(row[1], len(target.callers.answers))
-        for note in found.notes:
-            print(f"{name}: {note}", file=sys.stderr, flush=True)
-
-    chosen = {n: f for n, f in FAULTS.items() if given.only is None or given.only in n}
-    names = list(chosen)
-    with tempfile.TemporaryDirectory(prefix="shoal-faults-") as folder_name:
-        folder = Path(folder_name)
-        done = 0
-        special = 0 if given.only else max(1, given.rounds // 16)
-        while names and done < given.rounds - 2 * special:
-            target = Target(folder / f"data{done}", given.seed + done)
-            try:
-                for _ in range(min(FOLDER_ROUNDS, given.rounds - 2 * special - done)):
-                    name = names[done % len(names)]
-                    play(name, *chosen[name], target)
-                    done += 1
-                    print(f"\r{done} rounds", end="", file=sys.stderr, flush=True)
-            finally:
-                target.close()
-                shutil.rmtree(target.data)
-        if special or given.only in ("disk",):
-            with small_disk(folder / "small") as mounted:
-                if mounted:
-                    _series(
-                        folder / "small" / "data", given.seed, special, "disk full", fill_disk, play
-                    )
-        if special or given.only in ("slow",):
-            (folder / "slow").mkdir()
-            with slow_syncs(folder / "slow") as made:
-                if made:
-                    name = "slow disk, Valkey killed (-9)"
-                    data = folder / "slow" / "data"
-                    _series(data, given.seed, special, name, faults.kill_valkey, play)
-    kills = sum(
-        row[0]
-        for name, row in total.items()
-        if "kill" in name or name in ("late flood", "duplicates", "poison")
-    )
-    print(
-        "\n| fault | rounds | events lost | double counts | wrong answers |\n|---|---|---|---|---|"
-    )
-    for name, row in total.items():
-        print(f"| {name} | {row[0]} | {row[2]} | {row[3]} | {row[4]} |")
-    print(
-        f"\n{sum(r[0] for r in total.values())} rounds, {kills} of them with kill -9, "
-        f"in {time.monotonic() - began:.0f} s, seed {given.seed}"
-    )
-    sys.exit(any(row[2] or row[3] or row[4] for row in total.values()))
+    print(f"seed {given.seed}\n\n| fault | rounds | events | lost | doubled | wrong |")
+    print("|---|---|---|---|---|---|", flush=True)
+    rows: list[tuple[str, int, bool]] = []
+    with tempfile.TemporaryDirectory(prefix="shoal-faults-") as name, ExitStack() as special:
+        folder = Path(name)
+        chosen = {n: f for n, f in FAULTS.items() if given.only in n}
+        if given.only in DISK_FULL and special.enter_context(small_disk(folder / "small")):
+            chosen[DISK_FULL] = (Target, fill_disk, {})
+        each = -(-given.rounds // (len(chosen) + (given.only in SLOW_DISK)))
+        for fault in chosen:
+            place = folder / "small" if fault == DISK_FULL else folder
+            rows.append(_series(place, given.seed, each, fault, *chosen[fault]))
+        if given.only in SLOW_DISK and special.enter_context(slow_syncs(folder)):
+            rows.append(
+                _series(folder, given.seed, each, SLOW_DISK, Target, faults.kill_valkey, {})
+            )
+    kills = sum(rounds for name, rounds, _ in rows if "(-9)" in name)
+    rounds = sum(rounds for _, rounds, _ in rows)
+    print(f"\n{rounds} rounds, {kills} of them with kill -9, in {time.monotonic() - began:.0f} s")
+    sys.exit(any(bad for *_, bad in rows))
 
 
 def _series(
-    data: Path,
+    folder: Path,
     seed: int,
     rounds: int,
     name: str,
-    fault: Callable[[Target], None],
-    play: Callable[..., None],
-) -> None:
-    """Rounds of one fault on one folder."""
-    target = Target(data, seed)
-    try:
-        for _ in range(max(rounds, 1)):
-            play(name, fault, {}, target)
-    finally:
-        target.close()
+    kind: type[Target],
+    fault: Fault,
+    mix: dict[str, float],
+) -> tuple[str, int, bool]:
+    """Rounds of one fault; prints its row. Returns name, rounds, and whether anything was found."""
+    lost = doubled = wrong = events = 0
+    for first in range(0, rounds, FOLDER_ROUNDS):
+        target = kind(folder / "data", seed + first)
+        try:
+            for _ in range(min(FOLDER_ROUNDS, rounds - first)):
+                found = target.round(fault, **mix)
+                lost, doubled, wrong = (
+                    lost + found.lost,
+                    doubled + found.doubled,
+                    wrong + found.wrong,
+                )
+                for note in found.notes:
+                    print(f"{name}: {note}", file=sys.stderr, flush=True)
+            events += len(target.callers.answers)
+        finally:
+            target.close()
+            for left in folder.glob("data*"):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    print(f"| {name} | {rounds} | {events:,} | {lost} | {doubled} | {wrong} |", flush=True)
+    return name, rounds, bool(lost or doubled or wrong)
 
 
 if __name__ == "__main__":

@@ -34,11 +34,13 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import msgspec
 import redis
 import zstandard
+from redis.cluster import RedisCluster
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.typing import EncodableT, FieldT
 
@@ -49,6 +51,7 @@ NOTHING = "0-0"
 # Entries fetched at a time: of 256 events each, about 2 MB.
 CHUNK_ENTRIES = 64
 ZSTD_LEVEL = 1
+REPLICA_MS_MAX = 1000  # how long an append on a cluster waits for a replica
 
 FENCED = "another service has taken over this log"
 
@@ -114,6 +117,8 @@ class EventLog:
         if client.get_encoder().decode_responses:
             raise ValueError("the log needs a client that returns bytes: decode_responses=False")
         self._client = client
+        # the client of a cluster has the interface of the other one, and no common type with it
+        self._cluster = client if isinstance(cast(object, client), RedisCluster) else None
         self._stream = stream
         self._trimmed = f"{stream}:trimmed"
         self.token: int | None = None  # of the one writer; None where anybody may append
@@ -258,6 +263,8 @@ class EventLog:
         return int(dropped)
 
     def _add(self, fields: dict[FieldT, EncodableT]) -> str:
+        if self._cluster is not None:
+            return self._add_on_two(self._cluster, fields)
         if self.token is None:
             id = _text(self._client.xadd(self._stream, fields))
         else:
@@ -266,6 +273,26 @@ class EventLog:
         # a PING, too. So it is asked for one before anybody is told that the entry is kept.
         self._client.ping()
         return id
+
+    def _add_on_two(self, cluster: Any, fields: dict[FieldT, EncodableT]) -> str:
+        """Append on the shard's primary, and wait until a replica of it, where it has one, holds it, too.
+
+        A primary that fails is replaced by its replica, which knows what it was sent so far. WAIT
+        speaks of the connection it is sent on, hence the pipeline to this one node.
+        """
+        node = cluster.get_node_from_key(self._stream)
+        server = cluster.get_redis_connection(node) if node is not None else None
+        if server is None:
+            raise RedisConnectionError("no node of the cluster serves the log")
+        nodes = cluster.nodes_manager.slots_cache[cluster.keyslot(self._stream)]
+        wanted = min(1, len(nodes) - 1)
+        with server.pipeline(transaction=False) as both:
+            both.xadd(self._stream, fields)
+            both.execute_command("WAIT", wanted, REPLICA_MS_MAX)
+            id, reached = both.execute()
+        if int(reached) < wanted:
+            raise RedisConnectionError("no replica of the log's node has confirmed the entry")
+        return _text(id)
 
     def _add_fenced(self, token: int, fields: dict[FieldT, EncodableT]) -> str:
         told = [part for field in fields.items() for part in field]

@@ -57,7 +57,7 @@ from service.records import PAGE_ROWS_MAX, Records, RecordsError
 from service.records import Action as Proposed
 from service.records import Case as KeptCase
 from service.records import Decision as ActedOn
-from service.valkey import EmbeddedValkey, FolderInUse, ValkeyError, connect, server_of
+from service.valkey import EmbeddedValkey, FolderInUse, ValkeyError, connect, look_around, server_of
 
 SNAPSHOT_EVENTS = 500_000  # events between two snapshots: what a restart has to replay at most
 CHUNK = 512  # events folded between two chances for others to run
@@ -66,6 +66,7 @@ REWRITE_S = 60.0  # the longest that an erasure waits for an earlier rewriting o
 NO_TOKEN = 0  # nobody's: the first writer takes 1
 ERASED = "erasure"  # the control entry that tells of one
 STANDBY = "this is a standby: it answers reads, events go to the service that it follows"
+BOOKS = 200_000  # events of a shared log within which a second delivery is recognised
 ANSWER_DAYS = 7  # how long a shared window keeps the answer that a duplicate gets
 
 _log = structlog.get_logger()
@@ -232,6 +233,7 @@ class Shoal:
             NOTHING  # shared: how far the log has been followed, and what is ours beyond that
         )
         self._own: set[str] = set()
+        self._books: dict[str, None] = {}  # shared: the events that were booked last
         self.served: deque[tuple[int, F64]] = deque(maxlen=SERVED_CHUNKS)
         self._decisions_in = lru_cache(maxsize=16)(self._read_decisions)
         self.canaries = {c.mark for c in self.records.list_canaries()}
@@ -285,6 +287,7 @@ class Shoal:
                         if self._valkey is not None:
                             self._valkey.stop()
                         self._open()
+                    look_around(self.client)
                     self.client.ping()
                     if self._warm and self.history.holds(self._at):
                         self._follow(self._at)
@@ -364,11 +367,25 @@ class Shoal:
                 self.engine.names.name(event.account_id)
                 if event.org_id is not None:
                     self.engine.names.name(event.org_id)
-                self.engine.ledger.record(event)
+                if self._booked(event.event_id):
+                    self.engine.ledger.record(event)
             self.engine.news += len(events)
         else:
             self.engine.restore(events, entry.events)
         self._noted(entry.id, len(events))
+
+    def _booked(self, event_id: str) -> bool:
+        """Whether this is the first time that an event reaches our ledger.
+
+        A shared log may hold an event twice: of a caller who asked two instances at once, or asked
+        again after the first one died between log and answer. That is soon after.
+        """
+        if event_id in self._books:
+            return False
+        self._books[event_id] = None
+        if len(self._books) > BOOKS:
+            del self._books[next(iter(self._books))]
+        return True
 
     def _noted(self, entry_id: str, n: int) -> None:
         if not self.shared:
@@ -466,6 +483,9 @@ class Shoal:
             self._own.add(entry)
             self._noted(entry, len(new))
         answered = self.engine.answer(good, bodies)
+        for event, decision in zip(good, answered.decisions, strict=True):
+            if decision is not None:
+                self._booked(event.event_id)
         self.first_answers.keep(good, answered.decisions)
         given = [*zip(good, answered.decisions, strict=True)]
         known |= self.first_answers.of(

@@ -45,11 +45,12 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Literal, Self
+from typing import IO, Literal, Self, cast
 from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
 from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -470,6 +471,8 @@ def server_of(folder: Path) -> tuple[redis.Redis, str]:
 def connect(url: str, *, seconds_max: float = 5.0) -> redis.Redis:
     """A client of an external Redis ≥ 7.0 or Valkey ≥ 7.2 at `url`, which has answered.
 
+    Where the server is a node of a Cluster, it is a client of the Cluster.
+
     Raises ValkeyError, without the password, when the URL cannot be read, when the server does not
     answer within `seconds_max`, refuses us, is still loading, or is too old.
     """
@@ -497,7 +500,28 @@ def connect(url: str, *, seconds_max: float = 5.0) -> redis.Redis:
     if refusal:
         raise ValkeyError(f"cannot use {shown}: {refusal}")
     # no retries: a pipeline sent twice would be counted twice
+    if "cluster" in (info.get("redis_mode"), info.get("server_mode")):
+        try:
+            # a cluster client has the interface of the other one, and no common type with it
+            return cast(
+                redis.Redis,
+                RedisCluster.from_url(
+                    url,
+                    retry=Retry(NoBackoff(), 0),
+                    socket_timeout=CLIENT_SECONDS_MAX,
+                    socket_connect_timeout=seconds_max,
+                ),
+            )
+        except (RedisError, OSError) as error:
+            raise ValkeyError(f"cannot use the cluster of {shown}: {error}") from error
     return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0))
+
+
+def look_around(client: redis.Redis) -> None:
+    """Have a client of a cluster learn who serves what now. Raises RedisError when nobody says."""
+    cluster: object = client
+    if isinstance(cluster, RedisCluster):
+        cluster.nodes_manager.initialize()
 
 
 def too_old(info: Mapping[str, object]) -> str | None:
