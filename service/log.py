@@ -167,6 +167,8 @@ class EventLog:
             if not chunk:
                 return
             for id, fields in chunk:
+                if isinstance(fields, list):  # as a cluster's transaction hands it on
+                    fields = dict(zip(fields[::2], fields[1::2], strict=True))
                 entry = decode(_text(id), fields)
                 position = parse_id(entry.id)
                 yield entry
