@@ -30,7 +30,7 @@ from service.intake import BODY_MAX, read_body
 from service.openapi import complete
 from service.parity import parity
 from service.problem import Problem, not_found
-from service.shoal import Answer, Shoal, Unavailable
+from service.shoal import STANDBY, Answer, Shoal, Unavailable
 
 QUEUE_MAX = 200_000  # events waiting; beyond it the caller is told to come back
 SWEEP_EVERY_S = 5.0  # wall time between two thoughts of looking at the links
@@ -316,6 +316,8 @@ def create_app(shoal: Shoal) -> FastAPI:
         """The caller's name; keys are asked for as soon as one exists."""
         if shoal.fault is not None:
             raise Unavailable(shoal.fault)
+        if shoal.standby and scope != "read":
+            raise Unavailable(STANDBY)
         given = request.headers.get("authorization", "")
         if gate.known(given):
             return gate.admit(given, scope)
@@ -573,7 +575,7 @@ def create_app(shoal: Shoal) -> FastAPI:
             return Problem(503, "Not ready", shoal.fault, {"Retry-After": "1"}).answer()
         return JSONResponse(
             {
-                "status": "ready",
+                "status": "standby" if shoal.standby else "ready",
                 "events": shoal.accepted,
                 "model": shoal.model.version if shoal.model else None,
                 "feature_hash": shoal.engine.catalog.hash,

@@ -331,13 +331,26 @@ def serve(
     fsync: Annotated[
         str, typer.Option(help="When the log reaches the disk: everysec, always, no.")
     ] = "everysec",
+    standby: Annotated[
+        bool,
+        typer.Option(help="Follow the service that runs on --data; take over when it is gone."),
+    ] = False,
     data: DataOption = DATA,
     policy: PolicyOption = None,
 ) -> None:
     """Run the service: events in, decisions, clusters and cases out."""
     from service.serve import run
 
-    run(host, port, state, records, model, fsync, data, policy)
+    run(host, port, state, records, model, fsync, data, policy, standby)
+
+
+@app.command()
+def archive(data: DataOption = DATA) -> None:
+    """Copy the whole log to Parquet (DATA/cold) while no service runs; a running one does it as it goes."""
+    from service.cold import archive_all
+    from service.folder import Folder
+
+    err.print(f"{archive_all(Folder(data)):,} events archived")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 identity.key   the key of the identifiers' hashes (0600); without it nothing can be matched again
 valkey/        the embedded log
+cold/          the older part of the log, as Parquet, a folder a day
 snapshots/     the window's state, to start from
 models/        model versions and the `current` link
 records.db     labels, cases, decisions, keys, audit (unless --records names a database)
@@ -28,6 +29,10 @@ class Folder:
     @property
     def valkey(self) -> Path:
         return self.path / "valkey"
+
+    @property
+    def cold(self) -> Path:
+        return self.path / "cold"
 
     @property
     def snapshots(self) -> Path:

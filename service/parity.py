@@ -42,7 +42,7 @@ def parity(shoal: Shoal) -> Parity:
     again = Engine(shoal.policy, shoal.secret, catalog=shoal.engine.catalog)
     pairs: list[tuple[F64, F64]] = []
     events = 0
-    for entry in shoal.log.read():
+    for entry in shoal.history.read():
         if entry.kind == "events":
             folded = again.restore([decode(body) for body in entry.events], entry.events)[1]
             if events in served:

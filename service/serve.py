@@ -76,6 +76,7 @@ def run(
     fsync: str,
     data: Path,
     policy: Path | None,
+    standby: bool = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then save a snapshot and return.
 
@@ -87,6 +88,10 @@ def run(
         raise ServeProblem(f"--fsync {fsync}: one of everysec, always, no")
     if state != "memory" and not state.startswith(("redis://", "rediss://", "unix://")):
         raise ServeProblem(f"--state {state}: `memory`, or a URL such as redis://localhost:6379/0")
+    if standby and state != "memory":
+        raise ServeProblem(
+            "--standby is for the memory window; over a shared one every service is a writer"
+        )
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -94,7 +99,13 @@ def run(
     folder = Folder(data)
     chosen = model_named(folder, model)
     shoal = Shoal(
-        folder, read_policy(policy), chosen, state=state, records_url=records, fsync=fsync
+        folder,
+        read_policy(policy),
+        chosen,
+        state=state,
+        records_url=records,
+        fsync=fsync,
+        standby=standby,
     )
     with closing(shoal):
         _refuse_strangers(host, shoal.records)

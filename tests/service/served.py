@@ -91,16 +91,22 @@ def _serve(port: int, data: str, said: str) -> None:
 
 
 class Process:
-    """`shoal serve --model none` on a data folder, in a process of its own."""
+    """`shoal serve --model none` on a data folder, in a process of its own.
 
-    def __init__(self, data: Path) -> None:
+    `serve` is what that process runs: given port, data folder, where stderr goes, and `more`.
+    """
+
+    def __init__(
+        self, data: Path, serve: Callable[..., None] = _serve, more: tuple[object, ...] = ()
+    ) -> None:
         _prepare_forks()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self._said = data.with_name(data.name + ".stderr")
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
-        self.process = _FORKS.Process(target=_serve, args=(port, str(data), str(self._said)))
+        args = (port, str(data), str(self._said), *more)
+        self.process = _FORKS.Process(target=serve, args=args)
         self.process.start()
         deadline = time.monotonic() + READY_S
         while not self._ready():

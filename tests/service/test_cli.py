@@ -290,9 +290,10 @@ def every_verb() -> list[list[str]]:
 def test_help_of_every_verb(run: Run) -> None:
     verbs = every_verb()
     assert {v[0] for v in verbs if v} == {
-        "simulate", "train", "evaluate", "replay", "serve", "demo", "bench", "models", "keys"
+        "simulate", "train", "evaluate", "replay", "serve", "archive", "demo", "bench", "models",
+            "keys",
     }  # fmt: skip
-    assert len(verbs) == 17
+    assert len(verbs) == 18
     for verb in verbs:
         ran = run(*verb, "--help")
         assert (ran.code, ran.err) == (0, "")
