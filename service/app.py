@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from detector.policy import Action
 from features.event import AnyEvent
 from service import records as r
+from service.database import RecordsError
 from service.gate import Gate
 from service.intake import BODY_MAX, read_body
 from service.openapi import complete
@@ -297,8 +298,8 @@ def create_app(shoal: Shoal) -> FastAPI:
             405, "Method not allowed", f"{request.method} {request.url.path}: see /docs"
         ).answer()
 
-    @app.exception_handler(r.RecordsError)
-    async def _(_: Request, problem: r.RecordsError) -> Response:
+    @app.exception_handler(RecordsError)
+    async def _(_: Request, problem: RecordsError) -> Response:
         status = (
             404
             if isinstance(problem, r.NotFound)
@@ -493,10 +494,9 @@ def create_app(shoal: Shoal) -> FastAPI:
             for x in (body if isinstance(body, list) else [body])
         ]
         try:
-            kept = await aside(shoal.records.add_labels, new)
+            kept = await aside(lambda: shoal.records.add_labels(new, by=caller))
         except ValueError as problem:
             raise Problem(422, "Not a label", str(problem)) from None
-        await aside(shoal.records.audit, caller, "label", "labels", {"labels": kept})
         return {"labels": kept}
 
     @app.get("/v1/cases", dependencies=[scoped("read")])
@@ -541,11 +541,7 @@ def create_app(shoal: Shoal) -> FastAPI:
                 note=body.note,
             )
 
-        case = await aside(decide)
-        await aside(
-            shoal.records.audit, caller, "decide", f"case {case_id}", {"action": body.action}
-        )
-        return case
+        return await aside(decide)
 
     @app.get("/v1/canaries", dependencies=[scoped("read")])
     async def get_canaries() -> Any:
@@ -556,9 +552,10 @@ def create_app(shoal: Shoal) -> FastAPI:
         mark = shoal.secret.token("prompt", body.prompt_id)
         if mark in shoal.canaries:
             raise Problem(409, "Known already", "this prompt is a canary already: GET /v1/canaries")
-        canary = await aside(shoal.records.add_canary, mark, body.station, body.note)
+        canary = await aside(
+            lambda: shoal.records.add_canary(mark, body.station, body.note, by=caller)
+        )
         shoal.canaries.add(mark)
-        await aside(shoal.records.audit, caller, "canary", "canaries", {"id": canary.id})
         return canary
 
     # --- the operator's

@@ -5,16 +5,23 @@ valkey/        the embedded log
 snapshots/     the window's state, to start from
 models/        model versions and the `current` link
 records.db     labels, cases, decisions, keys, audit (unless --records names a database)
+audit.anchors  the hashes of the audit's rows, beside the database that holds them
 """
 
 import os
 import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from features.identity import Secret
 
 DEFAULT = "shoal-data"
+
+
+def now_ms() -> int:
+    """Epoch milliseconds by this machine's clock."""
+    return time.time_ns() // 1_000_000
 
 
 class FolderProblem(RuntimeError):
@@ -40,6 +47,10 @@ class Folder:
     @property
     def records_url(self) -> str:
         return f"sqlite:///{self.path.resolve() / 'records.db'}"
+
+    @property
+    def anchors(self) -> Path:
+        return self.path / "audit.anchors"
 
     def secret(self) -> Secret:
         """The identity key, made on first use.

@@ -12,6 +12,7 @@ the same way, so the ordinal of the first delivery leads to the entry that holds
 the window is shared nobody counts, and the answers are kept under their event ids (`FirstAnswers`).
 """
 
+import hashlib
 import threading
 import time
 from bisect import bisect_right
@@ -42,9 +43,10 @@ from features.redis import RedisKinds, RedisWindow
 from features.rows import F64, Names
 from features.window import CONFLICT, DUPLICATE, LATE_EVENT, Window
 from service import snapshot
+from service.database import RecordsError
 from service.folder import Folder
 from service.log import NOTHING, Entry, EventLog, LogError
-from service.records import PAGE_ROWS_MAX, Records, RecordsError
+from service.records import PAGE_ROWS_MAX, Records
 from service.records import Action as Proposed
 from service.records import Case as KeptCase
 from service.records import Decision as ActedOn
@@ -106,7 +108,9 @@ class Shoal:
         self.folder, self.policy, self.model, self.clock = folder, policy, model, clock
         self.shared = state != "memory"
         self.secret = folder.secret()
-        self.records = Records(records_url or folder.records_url, clock=clock)
+        self.records = Records(
+            records_url or folder.records_url, clock=clock, anchors=folder.anchors
+        )
         self._state, self._fsync = state, fsync
         self._valkey: EmbeddedValkey | None = None
         self.lock = threading.RLock()  # held while the window is read or written
@@ -127,9 +131,21 @@ class Shoal:
         try:
             self._open()
             self.recover()
+            self._note_rules()
         except BaseException:
             self.close()
             raise
+
+    def _note_rules(self) -> None:
+        """Write into the audit by which model and policy is decided from now on, if that is new."""
+        rules = {
+            "model": self.model.version if self.model else None,
+            "policy": self.policy.version,
+            "policy_sha256": hashlib.sha256(_encode(self.policy)).hexdigest(),
+        }
+        last = self.records.last_audit("rules")
+        if last is None or last.body != rules:
+            self.records.audit("service", "decide by", "rules", rules)
 
     def _open(self) -> None:
         if self.shared:

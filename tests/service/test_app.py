@@ -565,8 +565,14 @@ def test_scopes(keyed: Keyed) -> None:
 def test_who_did_it_is_in_the_audit(keyed: Keyed) -> None:
     api, key, shoal = keyed
     api.post("/v1/labels", json={"account_id": "a", "label": "honest"}, headers=key("act"))
-    assert [(x.actor, x.action) for x in shoal.records.list_audit()] == [("ann", "label")]
-    assert shoal.records.verify_audit() == 1
+    rules, *told = shoal.records.list_audit()
+    assert (rules.actor, rules.subject) == ("service", "rules")
+    assert [(x.actor, x.action) for x in told] == [
+        ("local", "create key"),
+        ("local", "create key"),
+        ("ann", "label"),
+    ]
+    assert shoal.records.verify_audit() == 4
 
 
 def test_a_revoked_key_ends_within_a_second(keyed: Keyed) -> None:
