@@ -341,11 +341,18 @@ def serve(
     ] = "everysec",
     data: DataOption = DATA,
     policy: PolicyOption = None,
+    webhook_allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--webhook-allow",
+            help="A network (CIDR) that is not public and may have webhooks; several may be given.",
+        ),
+    ] = None,
 ) -> None:
     """Run the service: events in, decisions, clusters and cases out."""
     from service.serve import run
 
-    run(host, port, state, records, model, fsync, data, policy)
+    run(host, port, state, records, model, fsync, data, policy, webhook_allow or ())
 
 
 @app.command()

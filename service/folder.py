@@ -4,6 +4,7 @@ identity.key   the key of the identifiers' hashes (0600); without it nothing can
 valkey/        the embedded log
 snapshots/     the window's state, to start from
 models/        model versions and the `current` link
+webhook.key    what the secrets of webhooks are derived from (0600)
 records.db     labels, cases, decisions, keys, audit (unless --records names a database)
 audit.anchors  the hashes of the audit's rows, beside the database that holds them
 """
@@ -60,6 +61,24 @@ class Folder:
         """
         path = self.path / "identity.key"
         try:
+            return Secret(self._key(path))
+        except ValueError as problem:
+            raise FolderProblem(f"{path} is not an identity key: {problem}") from None
+
+    def webhook_key(self) -> bytes:
+        """The key that the secrets of webhooks are derived from, made on first use.
+
+        Raises:
+            FolderProblem: the folder cannot be written, or the key file is not one.
+        """
+        path = self.path / "webhook.key"
+        try:
+            return self._key(path)
+        except ValueError as problem:
+            raise FolderProblem(f"{path} is not a key: {problem}") from None
+
+    def _key(self, path: Path) -> bytes:
+        try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             try:
                 descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -70,13 +89,11 @@ class Folder:
                     file.write(secrets.token_hex(32) + "\n")
                     file.flush()
                     os.fsync(file.fileno())
-            return Secret(bytes.fromhex(path.read_text().strip()))
+            return bytes.fromhex(path.read_text().strip())
         except OSError as problem:
             raise FolderProblem(
                 f"the data folder {self.path} cannot be used: {problem.strerror}: {problem.filename}"
             ) from None
-        except ValueError as problem:
-            raise FolderProblem(f"{path} is not an identity key: {problem}") from None
 
 
 # Files read offline (train, evaluate, replay without a service) are hashed with a fixed key: nothing is

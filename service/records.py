@@ -1,8 +1,8 @@
-"""Records: what people and the policy said. Labels, cases, decisions, keys, canaries.
+"""Records: what people and the policy said. Labels, cases, decisions, keys, canaries, webhooks.
 
 Small, durable and relational, where the log is large and sequential. An act of a person or a key
 takes the name of who did it (`by`), and its row of the audit (service/audit.py) is written in the
-same transaction.
+same transaction, as are the messages that webhooks are to be told (service/outbox.py).
 
 Times are epoch milliseconds from the clock that is passed in.
 """
@@ -22,7 +22,7 @@ from typing import Any, Literal, Self, get_args
 
 from sqlalchemy import Column, Connection, Row, delete, func, insert, select, update
 
-from service import audit
+from service import audit, outbox
 from service.audit import AuditRow, Head
 from service.database import (
     Database,
@@ -30,6 +30,7 @@ from service.database import (
     ignoring_duplicates,
     insert_absent,
 )
+from service.outbox import DeadLetter, Due, Webhook
 from service.tables import (
     canaries,
     canary_hits,
@@ -49,6 +50,7 @@ Scope = Literal["ingest", "read", "act", "admin"]
 VARIABLES_MAX = 500  # in one IN (…); SQLite allows 32,766, older builds 999
 PAGE_ROWS_MAX = 500
 KEY_PREFIX = "shoal"
+TOLD_OF_CASES = ("size", "score", "kinds", "cost_usd", "paid_usd")  # of a case's body
 LOCAL = "local"  # who acts where nobody is asked for a key
 Say = Callable[[str, str, Mapping[str, Any]], AuditRow]
 _CURSOR = re.compile(r"c[0-9]{1,18}")
@@ -308,11 +310,15 @@ class Records:
                     .where(cases.c.id == last.id)
                     .values(proposed_action=proposed_action, body=dict(body), updated_at=now)
                 )
+                # a sweep brings every case up to date: only what people would act on is news
+                if last.proposed_action != proposed_action or _who(last.body) != _who(body):
+                    self._tell(connection, "case.updated", last.id)
             elif last is None or reopen:
                 # Another worker may open it first: the index lets one through, we take that one.
                 with ignoring_duplicates(connection):
-                    connection.execute(
-                        insert(cases).values(
+                    opened = connection.scalars(
+                        insert(cases)
+                        .values(
                             cluster_id=cluster_id,
                             status="open",
                             proposed_action=proposed_action,
@@ -320,7 +326,9 @@ class Records:
                             updated_at=now,
                             body=dict(body),
                         )
-                    )
+                        .returning(cases.c.id)
+                    ).one()
+                    self._tell(connection, "case.opened", opened)
             return _case(connection.execute(live_or_last).one())
 
     def list_cases(
@@ -360,6 +368,7 @@ class Records:
             if case.status == "open":
                 self._change_case(connection, id, status="claimed", claimed_by=by)
                 note("claim", f"case {id}", {})
+                self._tell(connection, "case.updated", id)
             return _case_with_notes(connection, id)
 
     def note_case(self, id: int, author: str, text: str) -> Case:
@@ -423,7 +432,16 @@ class Records:
                 )
             body = {"action": action, "label": label, "typology": typology, "labels": ids}
             say("decide", f"case {id}", body)
+            self._tell(connection, "case.closed", id)
             return _case_with_notes(connection, id)
+
+    def _tell(self, connection: Connection, event: outbox.Event, id: int) -> None:
+        """Queue for webhooks what a case is like now: its state, and its size but no names."""
+        case = _case_with_notes(connection, id)
+        data = asdict(case)
+        del data["body"], data["notes"]
+        known = {name: case.body[name] for name in TOLD_OF_CASES if name in case.body}
+        outbox.put(connection, self._clock(), event, data | known)
 
     def _change_case(self, connection: Connection, id: int, **values: object) -> None:
         connection.execute(
@@ -457,6 +475,11 @@ class Records:
                 if rows:
                     # Another worker may keep one between our look and our insert.
                     connection.execute(insert_absent(connection, decisions), rows)
+                for id in ids:
+                    if id not in kept:
+                        decision, now = first[id], self._clock()
+                        data = asdict(decision)
+                        outbox.put(connection, now, "decision", data, decision.account_id)
                 added += len(rows)
         return added
 
@@ -557,6 +580,74 @@ class Records:
                     .order_by(canary_hits.c.id)
                 )
             )
+
+    # --- webhooks
+
+    def add_webhook(
+        self, url: str, events: Sequence[outbox.Event], host: str, *, by: str = LOCAL
+    ) -> Webhook:
+        """Tell `url` of these events from now on. `host` is what the audit may say of the URL.
+
+        Raises ValueError for no event or an unknown one.
+        """
+        if not events:
+            raise ValueError("a webhook is told of at least one event")
+        for event in events:
+            _check("event", event, get_args(outbox.Event))
+        id = f"wh_{secrets.token_hex(12)}"
+        webhook = Webhook(id, url, sorted(set(events)), by, self._clock())
+        with self._act(by) as (connection, note):
+            outbox.add(connection, webhook)
+            note("add webhook", f"webhook {id}", {"host": host, "events": webhook.events})
+        return webhook
+
+    def remove_webhook(self, id: str, *, by: str = LOCAL) -> None:
+        """Tell it nothing more, also not what it was to be told. Raises NotFound."""
+        with self._act(by) as (connection, note):
+            if not outbox.remove(connection, id):
+                raise NotFound(f"there is no webhook {id!r}")
+            note("remove webhook", f"webhook {id}", {})
+
+    def list_webhooks(self) -> list[Webhook]:
+        """All webhooks, oldest first."""
+        with self._read() as connection:
+            return outbox.kept(connection)
+
+    def get_webhook(self, id: str) -> tuple[Webhook, list[DeadLetter]]:
+        """A webhook and the last messages it was never told. Raises NotFound."""
+        with self._read() as connection:
+            found = outbox.kept(connection, id)
+            if not found:
+                raise NotFound(f"there is no webhook {id!r}")
+            return found[0], outbox.dead_letters(connection, id)
+
+    def redeliver(self, id: str, *, by: str = LOCAL) -> int:
+        """Make a webhook's dead letters due again; returns how many. Raises NotFound."""
+        with self._act(by) as (connection, note):
+            if not outbox.kept(connection, id):
+                raise NotFound(f"there is no webhook {id!r}")
+            revived = outbox.revive(connection, id, self._clock())
+            note("redeliver", f"webhook {id}", {"messages": revived})
+        return revived
+
+    def take_deliveries(self, until: int, limit: int) -> list[Due]:
+        """Messages that are due; nobody else is given them before `until`."""
+        now = self._clock()
+        with self._read() as connection:  # most of the time there is none, and no lock to take
+            if not outbox.any_due(connection, now):
+                return []
+        with self._write() as connection:
+            return outbox.take(connection, now, until, limit)
+
+    def settle_deliveries(
+        self, told: Sequence[int], failed: Mapping[int, tuple[str, int | None]]
+    ) -> None:
+        """Forget the messages that were told; the others failed: why, and when they are due again."""
+        if told or failed:
+            with self._write() as connection:
+                outbox.delivered(connection, told)
+                for id, (error, due_at) in failed.items():
+                    outbox.failed(connection, id, error, due_at)
 
     # --- audit
 
@@ -661,6 +752,11 @@ def _label(row: Row[Any]) -> Label:
     return Label(
         row.label, row.source, row.at, row.account_id, row.cluster_id, row.typology, row.note
     )
+
+
+def _who(body: Mapping[str, Any]) -> set[str]:
+    """The members of a case."""
+    return set(body.get("members", ()))
 
 
 def _without(value: Any, word: str) -> Any:

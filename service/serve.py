@@ -5,6 +5,7 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def run(
     fsync: str,
     data: Path,
     policy: Path | None,
+    webhook_allow: Sequence[str] = (),
 ) -> None:
     """Serve until SIGINT or SIGTERM, then save a snapshot and return.
 
@@ -87,6 +89,10 @@ def run(
         raise ServeProblem(f"--fsync {fsync}: one of everysec, always, no")
     if state != "memory" and not state.startswith(("redis://", "rediss://", "unix://")):
         raise ServeProblem(f"--state {state}: `memory`, or a URL such as redis://localhost:6379/0")
+    try:
+        networks = [ipaddress.ip_network(network) for network in webhook_allow]
+    except ValueError as problem:
+        raise ServeProblem(f"--webhook-allow: {problem}") from None
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -101,7 +107,7 @@ def run(
         with bind(host, port) as listening:
             shoal.start()
             config = uvicorn.Config(
-                create_app(shoal),
+                create_app(shoal, networks),
                 log_level="warning",
                 access_log=False,
                 timeout_graceful_shutdown=10,
