@@ -472,11 +472,11 @@ def create_app(shoal: Shoal, webhook_allow: Sequence[Network] = ()) -> FastAPI:
 
     @app.delete("/v1/accounts/{account_id:path}")
     async def delete_account(account_id: str, caller: Annotated[str, scoped("admin")]) -> Any:
-        """Erase it from log, state and records; the service recovers from the log meanwhile."""
-        if not await aside(shoal.erase, account_id):
+        """Erase it from log, state and records, with a proof; the service recovers meanwhile."""
+        proof = await aside(shoal.erase, account_id, caller)
+        if proof is None:
             raise not_found("account", account_id)
-        await aside(shoal.records.audit, caller, "erase", "account", {})
-        return {"erased": account_id}
+        return {"erased": account_id, "proof": asdict(proof)}
 
     # --- clusters
 

@@ -10,6 +10,7 @@ Times are epoch milliseconds from the clock that is passed in.
 import difflib
 import hashlib
 import hmac
+import json
 import math
 import re
 import secrets
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from sqlalchemy import Column, Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Column, Connection, Row, Text, cast, delete, func, insert, select, update
 
 from service import audit, outbox
 from service.audit import AuditRow, Head
@@ -50,6 +51,7 @@ Scope = Literal["ingest", "read", "act", "admin"]
 VARIABLES_MAX = 500  # in one IN (…); SQLite allows 32,766, older builds 999
 PAGE_ROWS_MAX = 500
 KEY_PREFIX = "shoal"
+ERASED = "[erased]"  # stands in notes where a name was
 TOLD_OF_CASES = ("size", "score", "kinds", "cost_usd", "paid_usd")  # of a case's body
 LOCAL = "local"  # who acts where nobody is asked for a key
 Say = Callable[[str, str, Mapping[str, Any]], AuditRow]
@@ -496,23 +498,31 @@ class Records:
             ).all()
         return [Decision(**row._mapping) for row in rows]
 
-    def erase_account(self, account_id: str) -> int:
-        """Remove what is kept of an account; returns how many records that touched.
+    def erase_account(self, account_id: str) -> dict[str, int]:
+        """Remove what is kept of an account; returns how many rows that touched, by table.
 
-        Its labels, decisions and canary hits go, and its name from every case, closed ones too. What
-        people wrote in notes is theirs and stays.
+        Its labels, decisions, canary hits and what webhooks were still to be told of it go; its
+        name goes from every case, from other accounts' reasons, and as a word from notes. When this
+        returns, what was removed is no longer in the database's files (but see `Database.scrub`).
         """
+        touched: Counter[str] = Counter()
         with self._write() as connection:
-            touched = sum(
-                connection.execute(delete(table).where(table.c.account_id == account_id)).rowcount
-                for table in (labels, decisions, canary_hits)
-            )
-            for id, body in connection.execute(select(cases.c.id, cases.c.body)).all():
-                left = _without(body, account_id)
-                if left != body:
-                    connection.execute(update(cases).where(cases.c.id == id).values(body=left))
-                    touched += 1
-        return touched
+            for table in (labels, decisions, canary_hits):
+                gone = connection.execute(delete(table).where(table.c.account_id == account_id))
+                touched[table.name] += gone.rowcount
+            touched["deliveries"] += outbox.erase_account(connection, account_id)
+            for column in (cases.c.body, decisions.c.reasons):
+                touched[column.table.name] += _rewrite(
+                    connection, column, json.dumps(account_id), lambda v: _without(v, account_id)
+                )
+            word = re.compile(rf"(?<![\w.-]){re.escape(account_id)}(?![\w-])")
+            for column in (case_notes.c.text, labels.c.note):
+                touched[column.table.name] += _rewrite(
+                    connection, column, account_id, lambda v: word.sub(ERASED, v)
+                )
+        if any(touched.values()):
+            self._database.scrub()
+        return dict(touched)
 
     def decision_of_event(self, event_id: str) -> Decision | None:
         """The decision that was acted on at an event, if one was."""
@@ -759,10 +769,34 @@ def _who(body: Mapping[str, Any]) -> set[str]:
     return set(body.get("members", ()))
 
 
+def _was_shared(left: Any) -> bool:
+    """Whether a piece of evidence, one of whose accounts has gone, is left with one at the most."""
+    return isinstance(left, dict) and len(left.get("accounts", "ab")) < 2
+
+
+def _rewrite(
+    connection: Connection, column: Column[Any], needle: str, change: Callable[[Any], Any]
+) -> int:
+    """Change what a column holds in the rows whose text has the needle; returns how many differ."""
+    (key,) = column.table.primary_key
+    changed = 0
+    holds = cast(column, Text).contains(needle, autoescape=True)
+    for id, value in connection.execute(select(key, column).where(holds)).all():
+        left = change(value)
+        if left != value:
+            connection.execute(update(column.table).where(key == id).values({column: left}))
+            changed += 1
+    return changed
+
+
 def _without(value: Any, word: str) -> Any:
-    """A JSON value without the items of its lists that are this word."""
+    """A JSON value without the items of its lists that are this word.
+
+    Evidence that then shows one account alone is no longer shared, and goes with it.
+    """
     if isinstance(value, list):
-        return [_without(item, word) for item in value if item != word]
+        kept = [(item, _without(item, word)) for item in value if item != word]
+        return [left for item, left in kept if left == item or not _was_shared(left)]
     if isinstance(value, dict):
         return {name: _without(item, word) for name, item in value.items()}
     return value

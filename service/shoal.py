@@ -18,7 +18,7 @@ import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -44,9 +44,10 @@ from features.rows import F64, Names
 from features.window import CONFLICT, DUPLICATE, LATE_EVENT, Window
 from service import snapshot
 from service.database import RecordsError
+from service.erasure import Erased, digest_of_log, digest_of_state
 from service.folder import Folder
 from service.log import NOTHING, Entry, EventLog, LogError
-from service.records import PAGE_ROWS_MAX, Records
+from service.records import LOCAL, PAGE_ROWS_MAX, Records
 from service.records import Action as Proposed
 from service.records import Case as KeptCase
 from service.records import Decision as ActedOn
@@ -555,11 +556,12 @@ class Shoal:
 
     # --- erasure
 
-    def erase(self, account_id: str) -> bool:
+    def erase(self, account_id: str, by: str = LOCAL) -> Erased | None:
         """Remove an account's events from the log and everything derived from them.
 
         The state is a fold over the log, so it is rebuilt from a log without them: nothing of the
-        account can be left in it. Returns whether there was anything.
+        account can be left in it. Returns the proof, which is in the audit, too, without the
+        account's name; None when there was nothing of it.
 
         Raises:
             Unavailable: the log or its window is not ours alone, or cannot be used; ask again.
@@ -572,11 +574,14 @@ class Shoal:
             if self.fault is not None:
                 raise Unavailable(self.fault)
             self.fault = "erasing an account"
-            needle = _encode(account_id)
+            needle, began = _encode(account_id), self.clock()
+            snapshots = 0
             try:
+                log_before, state_before = digest_of_log(self.log), self._digest()
                 # snapshots first: a crash half-way must not bring back what they hold
                 for old in self.folder.snapshots.glob("*.snapshot"):
                     old.unlink()
+                    snapshots += 1
                 erased = self.records.erase_account(account_id)
                 found = self.log.rewrite(
                     lambda body: needle in body and decode(body).account_id == account_id
@@ -585,19 +590,43 @@ class Shoal:
                 if found:
                     self._rewrite_file()
                 self.recover()
+                if not found and not any(erased.values()):
+                    return None
+                proof = Erased(
+                    began_at=began,
+                    ended_at=self.clock(),
+                    events=found,
+                    snapshots=snapshots,
+                    records=erased,
+                    log_before=log_before,
+                    log_after=digest_of_log(self.log),
+                    state_before=state_before,
+                    state_after=self._digest(),
+                )
+                self.records.audit(by, "erase", "an account", asdict(proof))
             except (redis.RedisError, LogError, RecordsError) as problem:
                 self._lose(problem)
                 raise Unavailable(str(self.fault)) from None
-        return bool(found or erased)
+        return proof
+
+    def _digest(self) -> str:
+        return digest_of_state(self.engine.window.save())  # type: ignore[attr-defined]
 
     def _rewrite_file(self) -> None:
         """Have Valkey write its file anew, so that what was dropped leaves the disk, too."""
+        self._await_rewriting()
+        self.client.bgrewriteaof()
+        self._await_rewriting()
+
+    def _await_rewriting(self) -> None:
         deadline = time.monotonic() + REWRITE_S
-        while self.client.info("persistence")["aof_rewrite_in_progress"]:
+        while True:
+            told = self.client.info("persistence")
+            if not told["aof_rewrite_in_progress"] and not told["aof_rewrite_scheduled"]:
+                return
             if time.monotonic() > deadline:
                 raise redis.TimeoutError(f"Valkey has been rewriting its file for {REWRITE_S:g} s")
             time.sleep(0.02)
-        self.client.bgrewriteaof()
 
 
 class FirstAnswers:

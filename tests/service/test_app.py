@@ -424,7 +424,9 @@ def test_a_canary_survives_a_restart(start: Start) -> None:
 def test_erasure(ringed: httpx.Client) -> None:
     before = ringed.get("/readyz").json()["events"]
     ringed.post("/v1/labels", json={"account_id": "ring3", "label": "abusive"})
-    assert ringed.delete("/v1/accounts/ring3").json() == {"erased": "ring3"}
+    gone = ringed.delete("/v1/accounts/ring3").json()
+    assert gone["erased"] == "ring3"
+    assert gone["proof"]["events"] == 3
     for path in ("", "/vector", "/links"):
         problem(ringed.get(f"/v1/accounts/ring3{path}"), 404)
     problem(ringed.delete("/v1/accounts/ring3"), 404)
