@@ -6,11 +6,13 @@ import hmac
 import ipaddress
 import json
 import random
+import re
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -463,3 +465,26 @@ def test_only_admins_have_webhooks(start: Start) -> None:
             ("POST", "/v1/webhooks/x/redeliver"),
         ):
             assert api.request(method, path, json=wanted, headers=headers).status_code == 403
+
+
+def test_the_documented_receiver_checks_what_the_courier_signs() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+    (code,) = re.findall(r"```python\n(.+?)```", text, re.S)
+    documented: dict[str, Any] = {}
+    exec(code, documented)
+    now, secret, body = int(time.time()), courier.secret_of(KEY, "wh_1"), '{"a":1}'
+    headers = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(now),
+        "webhook-signature": sign(secret, "msg_1", now, body),
+    }
+    verify = documented["verify"]
+    verify(secret, headers, body.encode())
+    with pytest.raises(ValueError, match="not signed"):
+        verify(secret, headers, b'{"a":2}')
+    with pytest.raises(ValueError, match="not signed"):
+        verify(courier.secret_of(KEY, "wh_2"), headers, body.encode())
+    with pytest.raises(ValueError, match="not signed"):
+        verify(secret, headers | {"webhook-timestamp": str(now - 1)}, body.encode())
+    with pytest.raises(ValueError, match="replay"):
+        verify(secret, headers | {"webhook-timestamp": str(now - 400)}, body.encode())
