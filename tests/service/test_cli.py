@@ -294,7 +294,7 @@ def test_help_of_every_verb(run: Run) -> None:
         "simulate", "train", "evaluate", "replay", "serve", "demo", "bench", "models", "keys",
         "audit",
     }  # fmt: skip
-    assert len(verbs) == 17
+    assert len(verbs) == 21
     for verb in verbs:
         ran = run(*verb, "--help")
         assert (ran.code, ran.err) == (0, "")
