@@ -7,8 +7,9 @@ Every blocking call runs on one worker thread, so that answers never wait behind
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from importlib import resources
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from detector.policy import Action
 from features.event import AnyEvent
 from service import records as r
+from service.courier import BadUrl, Courier, Network
+from service.database import RecordsError
 from service.gate import Gate
 from service.intake import BODY_MAX, read_body
 from service.openapi import complete
@@ -33,6 +36,7 @@ from service.problem import Problem, not_found
 from service.shoal import STANDBY, Answer, Shoal, Unavailable
 
 QUEUE_MAX = 200_000  # events waiting; beyond it the caller is told to come back
+COURIER_EVERY_S = 1.0  # between two looks at what webhooks are to be told
 SWEEP_EVERY_S = 5.0  # wall time between two thoughts of looking at the links
 SWEEP_IDLE_S = 60.0  # any news, however little, is looked at after this
 
@@ -130,6 +134,15 @@ class CaseDecisionIn(BaseModel, extra="forbid"):
     )
 
 
+class WebhookIn(BaseModel, extra="forbid"):
+    """Where to POST what happens, and what of it."""
+
+    url: str = Field(min_length=1, max_length=2048)
+    events: list[Literal["decision", "case.opened", "case.updated", "case.closed"]] = Field(
+        min_length=1, max_length=4
+    )
+
+
 class CanaryIn(BaseModel, extra="forbid"):
     """A marked prompt: `prompt_id` as the edge will send it, raw or already hashed."""
 
@@ -181,8 +194,11 @@ class _Limit:
             await self._app(scope, counted, send)
 
 
-def create_app(shoal: Shoal) -> FastAPI:
-    """The application over a started Shoal, which its lifespan closes."""
+def create_app(shoal: Shoal, webhook_allow: Sequence[Network] = ()) -> FastAPI:
+    """The application over a started Shoal, which its lifespan closes.
+
+    `webhook_allow` are networks that are not public and may have webhooks all the same.
+    """
     registry = CollectorRegistry()
     batch = Histogram(
         "shoal_batch_events",
@@ -207,6 +223,10 @@ def create_app(shoal: Shoal) -> FastAPI:
     side_thread = ThreadPoolExecutor(2, thread_name_prefix="side")
     ingest = Ingest(shoal, fold_thread, batch)
     gate = Gate(shoal.records)
+    courier = Courier(
+        shoal.records, shoal.folder.webhook_key(), clock=shoal.clock, allowed=webhook_allow
+    )
+    courier_thread = ThreadPoolExecutor(1, thread_name_prefix="courier")
 
     async def aside(call: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(side_thread, call, *args)
@@ -230,13 +250,30 @@ def create_app(shoal: Shoal) -> FastAPI:
             except Exception:
                 _log.exception("background work failed")
 
+    async def carry() -> None:
+        """Tell the webhooks, on a thread that nobody else waits for."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                if await loop.run_in_executor(courier_thread, courier.round):
+                    continue
+            except RecordsError as problem:
+                _log.error("webhooks cannot be told", why=str(problem))
+            await asyncio.sleep(COURIER_EVERY_S)
+
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(ingest.run()), asyncio.create_task(watch())]
+        tasks = [
+            asyncio.create_task(ingest.run()),
+            asyncio.create_task(watch()),
+            asyncio.create_task(carry()),
+        ]
         yield
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        courier_thread.shutdown()  # a round under way still writes down how it went
+        courier.close()
         await aside(shoal.close)
         fold_thread.shutdown()
         side_thread.shutdown()
@@ -297,8 +334,8 @@ def create_app(shoal: Shoal) -> FastAPI:
             405, "Method not allowed", f"{request.method} {request.url.path}: see /docs"
         ).answer()
 
-    @app.exception_handler(r.RecordsError)
-    async def _(_: Request, problem: r.RecordsError) -> Response:
+    @app.exception_handler(RecordsError)
+    async def _(_: Request, problem: RecordsError) -> Response:
         status = (
             404
             if isinstance(problem, r.NotFound)
@@ -437,11 +474,11 @@ def create_app(shoal: Shoal) -> FastAPI:
 
     @app.delete("/v1/accounts/{account_id:path}")
     async def delete_account(account_id: str, caller: Annotated[str, scoped("admin")]) -> Any:
-        """Erase it from log, state and records; the service recovers from the log meanwhile."""
-        if not await aside(shoal.erase, account_id):
+        """Erase it from log, state and records, with a proof; the service recovers meanwhile."""
+        proof = await aside(shoal.erase, account_id, caller)
+        if proof is None:
             raise not_found("account", account_id)
-        await aside(shoal.records.audit, caller, "erase", "account", {})
-        return {"erased": account_id}
+        return {"erased": account_id, "proof": asdict(proof)}
 
     # --- clusters
 
@@ -495,10 +532,9 @@ def create_app(shoal: Shoal) -> FastAPI:
             for x in (body if isinstance(body, list) else [body])
         ]
         try:
-            kept = await aside(shoal.records.add_labels, new)
+            kept = await aside(lambda: shoal.records.add_labels(new, by=caller))
         except ValueError as problem:
             raise Problem(422, "Not a label", str(problem)) from None
-        await aside(shoal.records.audit, caller, "label", "labels", {"labels": kept})
         return {"labels": kept}
 
     @app.get("/v1/cases", dependencies=[scoped("read")])
@@ -543,11 +579,40 @@ def create_app(shoal: Shoal) -> FastAPI:
                 note=body.note,
             )
 
-        case = await aside(decide)
-        await aside(
-            shoal.records.audit, caller, "decide", f"case {case_id}", {"action": body.action}
-        )
-        return case
+        return await aside(decide)
+
+    @app.get("/v1/webhooks", dependencies=[scoped("admin")])
+    async def get_webhooks() -> Any:
+        return {"webhooks": await aside(shoal.records.list_webhooks)}
+
+    @app.post("/v1/webhooks", status_code=201)
+    async def post_webhook(body: WebhookIn, caller: Annotated[str, scoped("admin")]) -> Any:
+        """Be told of events by POST. The secret that signs them is in this answer and never again."""
+        try:
+            host = await aside(courier.check, body.url)
+        except BadUrl as problem:
+            place = [{"pointer": "#/url", "detail": str(problem)}]
+            raise Problem(422, "Not a webhook", f"#/url: {problem}", errors=place) from None
+        add = shoal.records.add_webhook
+        webhook = await aside(lambda: add(body.url, body.events, host, by=caller))
+        return asdict(webhook) | {"secret": courier.secret(webhook.id)}
+
+    @app.get("/v1/webhooks/{webhook_id}", dependencies=[scoped("admin")])
+    async def get_webhook(webhook_id: str) -> Any:
+        """With the last messages that it was never told, and why."""
+        webhook, letters = await aside(shoal.records.get_webhook, webhook_id)
+        return asdict(webhook) | {"dead_letters": letters}
+
+    @app.post("/v1/webhooks/{webhook_id}/redeliver")
+    async def redeliver(webhook_id: str, caller: Annotated[str, scoped("admin")]) -> Any:
+        """Try its dead letters again."""
+        again = await aside(lambda: shoal.records.redeliver(webhook_id, by=caller))
+        return {"redelivered": again}
+
+    @app.delete("/v1/webhooks/{webhook_id}")
+    async def delete_webhook(webhook_id: str, caller: Annotated[str, scoped("admin")]) -> Any:
+        await aside(lambda: shoal.records.remove_webhook(webhook_id, by=caller))
+        return {"removed": webhook_id}
 
     @app.get("/v1/canaries", dependencies=[scoped("read")])
     async def get_canaries() -> Any:
@@ -558,9 +623,10 @@ def create_app(shoal: Shoal) -> FastAPI:
         mark = shoal.secret.token("prompt", body.prompt_id)
         if mark in shoal.canaries:
             raise Problem(409, "Known already", "this prompt is a canary already: GET /v1/canaries")
-        canary = await aside(shoal.records.add_canary, mark, body.station, body.note)
+        canary = await aside(
+            lambda: shoal.records.add_canary(mark, body.station, body.note, by=caller)
+        )
         shoal.canaries.add(mark)
-        await aside(shoal.records.audit, caller, "canary", "canaries", {"id": canary.id})
         return canary
 
     # --- the operator's

@@ -5,6 +5,7 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def run(
     data: Path,
     policy: Path | None,
     standby: bool = False,
+    webhook_allow: Sequence[str] = (),
 ) -> None:
     """Serve until SIGINT or SIGTERM, then save a snapshot and return.
 
@@ -92,6 +94,10 @@ def run(
         raise ServeProblem(
             "--standby is for the memory window; over a shared one every service is a writer"
         )
+    try:
+        networks = [ipaddress.ip_network(network) for network in webhook_allow]
+    except ValueError as problem:
+        raise ServeProblem(f"--webhook-allow: {problem}") from None
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -112,7 +118,7 @@ def run(
         with bind(host, port) as listening:
             shoal.start()
             config = uvicorn.Config(
-                create_app(shoal),
+                create_app(shoal, networks),
                 log_level="warning",
                 access_log=False,
                 timeout_graceful_shutdown=10,

@@ -17,6 +17,7 @@ the same way, so the ordinal of the first delivery leads to the entry that holds
 the window is shared nobody counts, and the answers are kept under their event ids (`FirstAnswers`).
 """
 
+import hashlib
 import os
 import subprocess
 import threading
@@ -24,7 +25,7 @@ import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -50,10 +51,12 @@ from features.rows import F64, Names
 from features.window import CONFLICT, DUPLICATE, LATE_EVENT, Window
 from service import lease, snapshot
 from service.cold import ColdLog, History, archiver
+from service.database import RecordsError
+from service.erasure import Erased, digest_of_log, digest_of_state
 from service.folder import Folder
 from service.lease import Lease
 from service.log import NOTHING, Entry, EventLog, Fenced, LogError, parse_id
-from service.records import PAGE_ROWS_MAX, Records, RecordsError
+from service.records import LOCAL, PAGE_ROWS_MAX, Records
 from service.records import Action as Proposed
 from service.records import Case as KeptCase
 from service.records import Decision as ActedOn
@@ -121,7 +124,9 @@ class Shoal:
         self.folder, self.policy, self.model, self.clock = folder, policy, model, clock
         self.shared = state != "memory"
         self.secret = folder.secret()
-        self.records = Records(records_url or folder.records_url, clock=clock)
+        self.records = Records(
+            records_url or folder.records_url, clock=clock, anchors=folder.anchors
+        )
         self._state, self._fsync = state, fsync
         self._valkey: EmbeddedValkey | None = None
         self.lock = threading.RLock()  # held while the window is read or written
@@ -147,11 +152,23 @@ class Shoal:
         try:
             self._open()
             self.recover()
+            self._note_rules()
         except BaseException:
             self.close()
             raise
         if not self.shared:
             threading.Thread(target=self._keep_lease, name="lease", daemon=True).start()
+
+    def _note_rules(self) -> None:
+        """Write into the audit by which model and policy is decided from now on, if that is new."""
+        rules = {
+            "model": self.model.version if self.model else None,
+            "policy": self.policy.version,
+            "policy_sha256": hashlib.sha256(_encode(self.policy)).hexdigest(),
+        }
+        last = self.records.last_audit("rules")
+        if last is None or last.body != rules:
+            self.records.audit("service", "decide by", "rules", rules)
 
     def _open(self) -> None:
         if self.shared:
@@ -719,11 +736,12 @@ class Shoal:
 
     # --- erasure
 
-    def erase(self, account_id: str) -> bool:
+    def erase(self, account_id: str, by: str = LOCAL) -> Erased | None:
         """Remove an account's events from the log and everything derived from them.
 
         The state is a fold over the log, so it is rebuilt from a log without them: nothing of the
-        account can be left in it. Returns whether there was anything.
+        account can be left in it. Returns the proof, which is in the audit, too, without the
+        account's name; None when there was nothing of it.
 
         Raises:
             Unavailable: the log or its window is not ours alone, or cannot be used; ask again.
@@ -736,11 +754,14 @@ class Shoal:
             if self.fault is not None:
                 raise Unavailable(self.fault)
             self.fault = "erasing an account"
-            needle = _encode(account_id)
+            needle, began = _encode(account_id), self.clock()
+            snapshots = 0
             try:
+                log_before, state_before = digest_of_log(self.history.read()), self._digest()
                 # snapshots first: a crash half-way must not bring back what they hold
                 for old in self.folder.snapshots.glob("*.snapshot*"):
                     old.unlink()
+                    snapshots += 1
                 self._stop_archiver()
                 erased = self.records.erase_account(account_id)
                 found = self.history.cold.erase(account_id) + self.log.rewrite(
@@ -751,19 +772,43 @@ class Shoal:
                     self.log.append_control(ERASED)  # for those who follow
                     self._rewrite_file()
                 self.recover()
+                if not found and not any(erased.values()):
+                    return None
+                proof = Erased(
+                    began_at=began,
+                    ended_at=self.clock(),
+                    events=found,
+                    snapshots=snapshots,
+                    records=erased,
+                    log_before=log_before,
+                    log_after=digest_of_log(self.history.read()),
+                    state_before=state_before,
+                    state_after=self._digest(),
+                )
+                self.records.audit(by, "erase", "an account", asdict(proof))
             except (redis.RedisError, LogError, RecordsError, OSError) as problem:
                 self._lose(problem)
                 raise Unavailable(str(self.fault)) from None
-        return bool(found or erased)
+        return proof
+
+    def _digest(self) -> str:
+        return digest_of_state(self.engine.window.save())  # type: ignore[attr-defined]
 
     def _rewrite_file(self) -> None:
         """Have Valkey write its file anew, so that what was dropped leaves the disk, too."""
+        self._await_rewriting()
+        self.client.bgrewriteaof()
+        self._await_rewriting()
+
+    def _await_rewriting(self) -> None:
         deadline = time.monotonic() + REWRITE_S
-        while self.client.info("persistence")["aof_rewrite_in_progress"]:
+        while True:
+            told = self.client.info("persistence")
+            if not told["aof_rewrite_in_progress"] and not told["aof_rewrite_scheduled"]:
+                return
             if time.monotonic() > deadline:
                 raise redis.TimeoutError(f"Valkey has been rewriting its file for {REWRITE_S:g} s")
             time.sleep(0.02)
-        self.client.bgrewriteaof()
 
 
 class FirstAnswers:

@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
@@ -17,6 +17,7 @@ import msgspec
 import uvicorn
 
 from service.app import create_app
+from service.courier import Network
 from service.serve import bind, run
 from service.shoal import Shoal
 
@@ -52,10 +53,12 @@ def a_ring(size: int = 14) -> list[bytes]:
 
 
 @contextmanager
-def live(shoal: Shoal) -> Iterator[httpx.Client]:
+def live(shoal: Shoal, webhook_allow: Sequence[Network] = ()) -> Iterator[httpx.Client]:
     """A client of a started Shoal behind HTTP in this process; the Shoal is closed with it."""
     with bind("127.0.0.1", 0) as listening:
-        config = uvicorn.Config(create_app(shoal), log_level="warning", access_log=False)
+        config = uvicorn.Config(
+            create_app(shoal, webhook_allow), log_level="warning", access_log=False
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

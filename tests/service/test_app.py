@@ -424,7 +424,9 @@ def test_a_canary_survives_a_restart(start: Start) -> None:
 def test_erasure(ringed: httpx.Client) -> None:
     before = ringed.get("/readyz").json()["events"]
     ringed.post("/v1/labels", json={"account_id": "ring3", "label": "abusive"})
-    assert ringed.delete("/v1/accounts/ring3").json() == {"erased": "ring3"}
+    gone = ringed.delete("/v1/accounts/ring3").json()
+    assert gone["erased"] == "ring3"
+    assert gone["proof"]["events"] == 3
     for path in ("", "/vector", "/links"):
         problem(ringed.get(f"/v1/accounts/ring3{path}"), 404)
     problem(ringed.delete("/v1/accounts/ring3"), 404)
@@ -565,8 +567,14 @@ def test_scopes(keyed: Keyed) -> None:
 def test_who_did_it_is_in_the_audit(keyed: Keyed) -> None:
     api, key, shoal = keyed
     api.post("/v1/labels", json={"account_id": "a", "label": "honest"}, headers=key("act"))
-    assert [(x.actor, x.action) for x in shoal.records.list_audit()] == [("ann", "label")]
-    assert shoal.records.verify_audit() == 1
+    rules, *told = shoal.records.list_audit()
+    assert (rules.actor, rules.subject) == ("service", "rules")
+    assert [(x.actor, x.action) for x in told] == [
+        ("local", "create key"),
+        ("local", "create key"),
+        ("ann", "label"),
+    ]
+    assert shoal.records.verify_audit() == 4
 
 
 def test_a_revoked_key_ends_within_a_second(keyed: Keyed) -> None:

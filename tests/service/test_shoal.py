@@ -512,8 +512,9 @@ def test_nothing_is_left_of_an_erased_account(start: Start, tmp_path: Path) -> N
     )
     shoal.snapshot()
     name = found["cluster_id"]
-    assert shoal.erase("ring3")
-    assert not shoal.erase("ring3")
+    proof = shoal.erase("ring3", by="ann")
+    assert proof is not None
+    assert shoal.erase("ring3") is None
 
     kept = [decode(body) for entry in shoal.log.read() for body in entry.events]
     assert len(kept) == len(lines) - 3
