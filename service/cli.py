@@ -331,13 +331,16 @@ def serve(
     fsync: Annotated[
         str, typer.Option(help="When the log reaches the disk: everysec, always, no.")
     ] = "everysec",
+    rate: Annotated[
+        float, typer.Option(min=0.1, help="Events a second that one API key may send.")
+    ] = 50_000,
     data: DataOption = DATA,
     policy: PolicyOption = None,
 ) -> None:
     """Run the service: events in, decisions, clusters and cases out."""
     from service.serve import run
 
-    run(host, port, state, records, model, fsync, data, policy)
+    run(host, port, state, records, model, fsync, data, policy, rate)
 
 
 @app.command()
