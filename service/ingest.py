@@ -1,12 +1,14 @@
 """The queue between requests and the engine: bounded, fair, and gathered.
 
 Whoever arrives while a batch is being folded is in the next one, so that single events of many callers
-cost as little as a batch and nobody waits for a timer. A batch takes an equal share of everybody who
-waits, so that one event does not wait for another caller's hundred thousand. What does not fit is
-refused at once (503): memory holds what is here and never what is still to come.
+cost as little as a batch and nobody waits for a timer. A few events are folded where they are, on the
+event loop: handing them to a thread and back costs more than folding them does. A batch takes an equal
+share of everybody who waits, so that one event does not wait for another caller's hundred thousand.
+What does not fit is refused at once (503): memory holds what is here and never what is still to come.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +20,8 @@ from service.shoal import Answer, Shoal
 QUEUE_MAX = 200_000  # events waiting
 BYTES_MAX = 256 * 2**20  # of bodies that are arriving, being read or waiting
 SLICE = 1024  # events folded between two chances for others
+FEW = 8  # so many are folded on the event loop
+QUICK_S = 0.005  # unless the last batch took longer (a slow disk, a sweep that holds the lock)
 
 Told = Callable[[Sequence[AnyEvent], Sequence[Answer]], None]
 
@@ -56,6 +60,7 @@ class Ingest:
         self._shoal, self._thread, self._told = shoal, thread, told
         self._waiting: list[_Waiting] = []
         self._wake = asyncio.Event()
+        self._quick = False  # until the first batch has shown it
         self.count = 0  # events waiting
 
     async def put(self, events: list[AnyEvent]) -> list[Answer]:
@@ -75,13 +80,12 @@ class Ingest:
 
     async def run(self) -> None:
         """Answer whoever waits, for ever."""
-        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
             shares = self._shares()
             events = [e for w, n in shares for e in w.events[len(w.answers) : len(w.answers) + n]]
             try:
-                answers = await loop.run_in_executor(self._thread, self._shoal.ingest, events)
+                answers = await self._fold(events)
             except Exception as problem:  # handed to every caller that waits, who fails with it
                 for waiting, _ in shares:
                     self._end(waiting, problem)
@@ -95,6 +99,20 @@ class Ingest:
                 self._told(events, answers)
             if not self._waiting:
                 self._wake.clear()
+
+    async def _fold(self, events: list[AnyEvent]) -> list[Answer]:
+        began = time.perf_counter()
+        lock = self._shoal.lock
+        try:
+            if self._quick and len(events) <= FEW and lock.acquire(blocking=False):
+                try:
+                    return self._shoal.ingest(events)
+                finally:
+                    lock.release()
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, self._shoal.ingest, events)
+        finally:
+            self._quick = time.perf_counter() - began < QUICK_S
 
     def _shares(self) -> list[tuple[_Waiting, int]]:
         """How many events of whom come next: an equal share, and what is over to who came first."""

@@ -74,14 +74,15 @@ class Decisions:
             self._kept.append((Action[decision.action], message))
             self.next += 1
         if self.next > before:
-            self._wake()
+            self.wake()
 
     def close(self) -> None:
         """End every stream: the service stops."""
         self.closed = True
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let every listener look around."""
         self._news.set()
         self._news = asyncio.Event()
 
@@ -109,7 +110,7 @@ class Decisions:
         return b"".join(m for action, m in some if action >= least), self.oldest + end
 
     async def news(self, place: int) -> None:
-        """Wait until there is something at `place`, or a heartbeat is due."""
+        """Wait until there may be something at `place`, or a heartbeat is due."""
         if place >= self.next and not self.closed:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_S):
@@ -143,14 +144,17 @@ class Listening(Response):
         decisions = self._decisions
         decisions.listeners += 1
         gone = asyncio.create_task(_gone(receive))
-        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        gone.add_done_callback(lambda _: decisions.wake())
 
         async def write(body: bytes, more: bool = True) -> None:
             async with asyncio.timeout(SEND_S):
                 await send({"type": "http.response.body", "body": body, "more_body": more})
 
         try:
-            await send(start)
+            async with asyncio.timeout(SEND_S):
+                await send(
+                    {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+                )
             await write(b"event: gap\ndata: {}\n\n" if self._gap else b": welcome\n\n")
             checked = asyncio.get_running_loop().time()
             while not (gone.done() or decisions.closed):
