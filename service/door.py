@@ -10,6 +10,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable
 
+import structlog
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,6 +25,8 @@ OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"})
 
 _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _ALWAYS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+
+_log = structlog.get_logger()
 
 Admit = Callable[[str], Awaitable[Caller]]
 
@@ -45,13 +48,14 @@ class Door:
             name = b"%b-%x" % (self._prefix.encode(), next(self._number))
         request_id.set(name.decode())
         headers = [(b"x-request-id", name), *_ALWAYS]
-        path, size = scope["path"], 0
+        path, size, started = scope["path"], 0, False
         most = BODY_MAX if path == EVENTS else SMALL_MAX
 
         async def told(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
-                there = [h for h in message["headers"] if h[0] != b"x-request-id"]
-                message["headers"] = [*there, *headers]
+                started = True
+                message["headers"] = [*message["headers"], *headers]
             await send(message)
 
         async def counted() -> Message:
@@ -74,10 +78,16 @@ class Door:
                 given.get(b"content-encoding", b"").decode("latin-1"), most
             ):
                 raise Problem(415, "Packed", f"only bodies of {EVENTS} may be packed")
+            await self._app(scope, counted, told)
         except Problem as problem:
             await self._refuse(problem)(scope, counted, told)
-        else:
-            await self._app(scope, counted, told)
+        except Exception as problem:
+            # answered here, for the server would cut the connection under whoever shares it
+            _log.exception("unexpected", problem=repr(problem), request_id=name.decode())
+            if started:
+                raise
+            ours = Problem(500, "Our mistake", "this request met a fault of ours; it is logged")
+            await self._refuse(ours)(scope, counted, told)
 
 
 _READ = (b"authorization", b"content-length", b"content-encoding", b"x-request-id")

@@ -17,6 +17,7 @@ import msgspec
 import uvicorn
 
 from service.app import create_app
+from service.gate import RATE
 from service.serve import bind, run
 from service.shoal import Shoal
 
@@ -52,10 +53,10 @@ def a_ring(size: int = 14) -> list[bytes]:
 
 
 @contextmanager
-def live(shoal: Shoal) -> Iterator[httpx.Client]:
+def live(shoal: Shoal, rate: float = RATE) -> Iterator[httpx.Client]:
     """A client of a started Shoal behind HTTP in this process; the Shoal is closed with it."""
     with bind("127.0.0.1", 0) as listening:
-        config = uvicorn.Config(create_app(shoal), log_level="warning", access_log=False)
+        config = uvicorn.Config(create_app(shoal, rate), log_level="warning", access_log=False)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

@@ -317,6 +317,37 @@ def test_clusters(ringed: httpx.Client) -> None:
     assert sorted(members["members"]) == sorted(case["members"])
 
 
+def test_every_list_comes_in_pages(ringed: httpx.Client) -> None:
+    """Walked in pages of any size, a list is what it is at once."""
+    for n in range(3):
+        ringed.post("/v1/canaries", json={"prompt_id": f"p{n}", "station": "s"}).raise_for_status()
+    (cluster,) = ringed.get("/v1/clusters").json()["clusters"]
+    for path, name in (
+        ("/v1/accounts", "accounts"),
+        ("/v1/accounts/ring1/links", "links"),
+        ("/v1/clusters", "clusters"),
+        (f"/v1/clusters/{cluster['cluster_id']}/members", "members"),
+        ("/v1/cases", "cases"),
+        ("/v1/canaries", "canaries"),
+        ("/v1/keys", "keys"),
+    ):
+        whole = ringed.get(path).json()
+        assert whole["next"] is None
+        for limit in (1, 3, len(whole[name]) or 1):
+            walked, cursor = [], None
+            while True:
+                asked = {"limit": limit} | ({"cursor": cursor} if cursor else {})
+                page = ringed.get(path, params=asked).json()
+                assert len(page[name]) <= limit
+                walked += page[name]
+                cursor = page["next"]
+                if cursor is None:
+                    break
+            assert walked == whole[name], path
+        told = problem(ringed.get(path, params={"cursor": "zzz"}), 422)
+        assert "cursor" in told["detail"]
+
+
 def test_an_account_id_may_hold_anything(api: httpx.Client) -> None:
     for n, name in enumerate(("org/7", "ü 1", "a?b#c", "..", "x/y/z", "%41")):
         assert api.post("/v1/events", json=one(n, name)).json()["status"] in ("new", "late")
@@ -352,7 +383,8 @@ def test_what_is_not_there(idle: httpx.Client, path: str) -> None:
         ("GET", "/v1/accounts?action=allow", None, "#/action"),
         ("GET", "/v1/cases?status=shut", None, "#/status"),
         ("GET", "/v1/cases/seven", None, "#/case_id"),
-        ("GET", "/v1/cases?cursor=zzz", None, None),
+        ("GET", "/v1/cases?cursor=zzz", None, "#/cursor"),
+        ("GET", "/v1/keys?cursor=c1", None, "#/cursor"),
         ("POST", "/v1/labels", {"account_id": "a", "label": "bad"}, "#/label"),
         ("POST", "/v1/labels", {"account_id": "a", "label": "honest", "x": 1}, "x"),
         ("POST", "/v1/labels", {"label": "honest"}, None),
