@@ -343,6 +343,9 @@ def serve(
         bool,
         typer.Option(help="Follow the service that runs on --data; take over when it is gone."),
     ] = False,
+    rate: Annotated[
+        float, typer.Option(min=0.1, help="Events a second that one API key may send.")
+    ] = 50_000,
     data: DataOption = DATA,
     policy: PolicyOption = None,
     webhook_allow: Annotated[
@@ -356,7 +359,7 @@ def serve(
     """Run the service: events in, decisions, clusters and cases out."""
     from service.serve import run
 
-    run(host, port, state, records, model, fsync, data, policy, standby, webhook_allow or ())
+    run(host, port, state, records, model, fsync, data, policy, standby, rate, webhook_allow or ())
 
 
 @app.command()

@@ -16,8 +16,10 @@ from detector.model import Model, current, load
 from detector.policy import read_policy
 from service.app import create_app
 from service.folder import Folder
+from service.gate import RATE
 from service.records import Records
 from service.shoal import Shoal
+from service.stream import Decisions
 
 BACKLOG = 2048  # connections that wait to be taken
 _LOOPBACK_NAMES = ("localhost", "ip6-localhost")
@@ -78,6 +80,7 @@ def run(
     data: Path,
     policy: Path | None,
     standby: bool = False,
+    rate: float = RATE,
     webhook_allow: Sequence[str] = (),
 ) -> None:
     """Serve until SIGINT or SIGTERM, then save a snapshot and return.
@@ -117,8 +120,9 @@ def run(
         _refuse_strangers(host, shoal.records)
         with bind(host, port) as listening:
             shoal.start()
+            app = create_app(shoal, rate, networks)
             config = uvicorn.Config(
-                create_app(shoal, networks),
+                app,
                 log_level="warning",
                 access_log=False,
                 timeout_graceful_shutdown=10,
@@ -132,7 +136,19 @@ def run(
             # uvicorn raises what it was stopped by once more when it has ended; that is no failure
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: None)
-            uvicorn.Server(config).run(sockets=[listening])
+            _Server(config, app.state.decisions).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams first: the server waits for whoever is still being answered."""
+
+    def __init__(self, config: uvicorn.Config, decisions: Decisions) -> None:
+        super().__init__(config)
+        self._decisions = decisions
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._decisions.close()
+        await super().shutdown(sockets)
 
 
 def _refuse_strangers(host: str, records: Records) -> None:

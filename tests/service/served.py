@@ -18,6 +18,7 @@ import uvicorn
 
 from service.app import create_app
 from service.courier import Network
+from service.gate import RATE
 from service.serve import bind, run
 from service.shoal import Shoal
 
@@ -53,11 +54,13 @@ def a_ring(size: int = 14) -> list[bytes]:
 
 
 @contextmanager
-def live(shoal: Shoal, webhook_allow: Sequence[Network] = ()) -> Iterator[httpx.Client]:
+def live(
+    shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network] = ()
+) -> Iterator[httpx.Client]:
     """A client of a started Shoal behind HTTP in this process; the Shoal is closed with it."""
     with bind("127.0.0.1", 0) as listening:
         config = uvicorn.Config(
-            create_app(shoal, webhook_allow), log_level="warning", access_log=False
+            create_app(shoal, rate, webhook_allow), log_level="warning", access_log=False
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
