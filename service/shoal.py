@@ -300,6 +300,8 @@ class Shoal:
                     self._archive()
             elif self._lost:
                 with self._looking, self.lock:  # whoever is still inside `ingest` fails first
+                    if self._stopping.is_set():
+                        return
                     if not self.shared and not self._reachable():
                         if self._valkey is not None:
                             self._valkey.stop()
@@ -418,13 +420,14 @@ class Shoal:
             if writer and self.fault is None and self.accepted > self._snapshot_at:
                 self.snapshot()
         finally:
-            self.fault, self._lost = "stopped", False
-            self.records.close()
-            self._stop_archiver()
-            if self._valkey is not None:
-                self._valkey.stop()
-            elif hasattr(self, "client"):
-                self.client.close()
+            with self._looking, self.lock:  # nobody is just opening what is closed here
+                self.fault, self._lost = "stopped", False
+                self.records.close()
+                self._stop_archiver()
+                if self._valkey is not None:
+                    self._valkey.stop()
+                elif hasattr(self, "client"):
+                    self.client.close()
 
     # --- events
 
