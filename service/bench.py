@@ -32,7 +32,8 @@ from features.event import decode_lines
 from features.memory import MemoryWindow
 from features.reader import read_events
 from features.redis import RedisWindow
-from features.rows import Kinds, Names, RowBuilder
+from features.rows import Kinds, Names
+from features.seal import Sealer
 from service import offline
 from service.demo import Served
 from service.folder import OFFLINE, Folder
@@ -158,10 +159,9 @@ def _window(folder: Path, lines: list[bytes], model: Model) -> list[Row]:
     """The fold alone, a replay of sealed events, and the redis window."""
     n = len(lines)
     engine = Engine(read_policy(), OFFLINE, model)
-    events, bodies, _ = engine.seal(decode_lines(b"\n".join(lines))[0])
-    builder = RowBuilder(Kinds(model.catalog.kinds), Names())
-    rows = builder.build(events, bodies)
-    n = len(events)
+    sealed, _ = engine.sealer.seal(decode_lines(b"\n".join(lines))[0])
+    rows, bodies = sealed.rows, sealed.bodies
+    n = len(bodies)
 
     def fold() -> None:
         window = MemoryWindow(model.catalog)
@@ -169,10 +169,13 @@ def _window(folder: Path, lines: list[bytes], model: Model) -> list[Row]:
             window.fold(rows.part(i, min(n, i + BATCH)))
 
     def replay() -> None:
-        window, again = MemoryWindow(model.catalog), RowBuilder(Kinds(model.catalog.kinds), Names())
+        window, again = (
+            MemoryWindow(model.catalog),
+            Sealer(OFFLINE, Kinds(model.catalog.kinds), Names()),
+        )
         for i in range(0, n, BATCH):
-            part = decode_lines(b"\n".join(bodies[i : i + BATCH]))[0]
-            window.fold(again.build(part, bodies[i : i + BATCH]))
+            part = bodies[i : i + BATCH]
+            window.fold(again.read(part).rows)
 
     lookups = len(MemoryWindow(model.catalog).plan.sets)
     keys = np.random.default_rng(2).integers(1, 2**63, size=n * lookups // 8).astype(np.uint64)

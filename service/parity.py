@@ -9,7 +9,6 @@ import msgspec
 import numpy as np
 
 from detector.engine import Engine
-from features.event import decode
 from features.rows import F64
 from service.shoal import Shoal
 
@@ -44,7 +43,7 @@ def parity(shoal: Shoal) -> Parity:
     events = 0
     for entry in shoal.history.read():
         if entry.kind == "events":
-            folded = again.restore([decode(body) for body in entry.events], entry.events)[1]
+            folded = again.window.fold(again.sealer.read(entry.events).rows)
             if events in served:
                 pairs.append((served[events], folded.vectors))
             events += len(entry.events)

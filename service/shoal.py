@@ -390,7 +390,7 @@ class Shoal:
                     self.engine.ledger.record(event)
             self.engine.news += len(events)
         else:
-            self.engine.restore(events, entry.events)
+            self.engine.restore(self.engine.sealer.read(entry.events, events))
         self._noted(entry.id, len(events))
 
     def _booked(self, event_id: str) -> bool:
@@ -483,7 +483,8 @@ class Shoal:
         new = [i for i, d in enumerate(answered.decisions) if d is not None]
         if new:
             entry = self.log.append(
-                [answered.bodies[i] for i in new], _encode([answered.decisions[i] for i in new])
+                [answered.sealed.bodies[i] for i in new],
+                _encode([answered.decisions[i] for i in new]),
             )
             self.served.append((self.accepted, answered.vectors[new]))
             self._noted(entry, len(new))
@@ -492,7 +493,8 @@ class Shoal:
         return told
 
     def _log_then_fold(self, events: Sequence[AnyEvent]) -> list[Answer]:
-        good, bodies, refused = self.engine.seal(events)
+        sealed, refused = self.engine.sealer.seal(events)
+        good, bodies = sealed.events, sealed.bodies
         known = self.first_answers.of(good)
         # what two instances get at once may be logged twice; the fold ignores the second
         new = {e.event_id: b for e, b in reversed([*zip(good, bodies, strict=True)])}
@@ -502,7 +504,7 @@ class Shoal:
             entry = self.log.append([*reversed(new.values())], b"[]")
             self._own.add(entry)
             self._noted(entry, len(new))
-        answered = self.engine.answer(good, bodies)
+        answered = self.engine.answer(sealed)
         for event, decision in zip(good, answered.decisions, strict=True):
             if decision is not None:
                 self._booked(event.event_id)
@@ -532,7 +534,7 @@ class Shoal:
         """Keep what was acted on where people and appeals can find it; mind the canaries."""
         acted: list[ActedOn] = []
         written: dict[str, list[Reason]] = {}
-        for event, decision in zip(answered.events, answered.decisions, strict=True):
+        for event, decision in zip(answered.sealed.events, answered.decisions, strict=True):
             if decision is None:
                 continue
             at = event.occurred_at
@@ -554,8 +556,10 @@ class Shoal:
                         cluster_id=decision.cluster_id,
                     )
                 )
-            if self.canaries and type(event) is Request and event.prompt_id in self.canaries:
-                self.records.hit_canary(event.prompt_id, event.account_id, event.event_id, at)
+            if self.canaries and type(event) is Request and event.prompt_id is not None:
+                mark = self.secret.token("prompt", event.prompt_id)
+                if mark in self.canaries:
+                    self.records.hit_canary(mark, event.account_id, event.event_id, at)
         if acted:
             self.records.add_decisions(acted)
             self._written |= written

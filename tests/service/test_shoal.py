@@ -49,7 +49,7 @@ def fold(log: EventLog, secret: Secret, catalog: Catalog) -> tuple[Engine, list[
         for body in entry.events:
             event = decode(body)
             ids.append(event.event_id)
-            _, folded = engine.restore([event], [body])
+            folded = engine.restore(engine.sealer.read([body], [event]))
             assert folded.status[0] in (0, 3)
     return engine, ids
 
@@ -171,7 +171,7 @@ def test_vectors_behind_decisions_are_those_of_the_log(
     engine = Engine(read_policy(), shoal.secret, catalog=model.catalog)
     for entry in shoal.log.read():
         events = [decode(body) for body in entry.events]
-        _, folded = engine.restore(events, entry.events)
+        folded = engine.restore(engine.sealer.read(entry.events, events))
         assert (folded.status == NEW).any()
         there = np.array([served[e.event_id] for e in events])
         np.testing.assert_array_equal(folded.vectors, there)
