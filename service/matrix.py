@@ -122,6 +122,14 @@ def standard(size: str) -> list[Cell]:
     )
     model = ("train",)
     cells = [Cell("train", "train", lessons)]
+    before = "train"  # first, because each round waits for the one before
+    for r in range(s.rounds):
+        trial = World("market", SMALL_SEED + 300 + r, *s.swept, SMALL_SHARE, "T2")
+        test = World("market", SMALL_SEED + 400 + r, *s.swept, SMALL_SHARE, "T2")
+        name = f"response-{r + 1}"
+        worlds = (*lessons, trial, test)
+        cells.append(Cell(name, "respond", worlds, ANSWERS[: s.answers], (before,)))
+        before = name
 
     wide, long = s.headline
     for tier, seeds in s.seeds.items():
@@ -159,14 +167,6 @@ def standard(size: str) -> list[Cell]:
     for share in s.poisons:
         worlds = (*lessons, base)
         cells.append(Cell(f"poison-{share:g}", "poison", worlds, (("share", share),)))
-    before = "train"
-    for r in range(s.rounds):
-        trial = World("market", SMALL_SEED + 300 + r, *s.swept, SMALL_SHARE, "T2")
-        test = World("market", SMALL_SEED + 400 + r, *s.swept, SMALL_SHARE, "T2")
-        name = f"response-{r + 1}"
-        worlds = (*lessons, trial, test)
-        cells.append(Cell(name, "respond", worlds, ANSWERS[: s.answers], (before,)))
-        before = name
     return cells
 
 
