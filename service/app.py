@@ -134,7 +134,7 @@ class CaseDecisionIn(BaseModel, extra="forbid"):
 class WebhookIn(BaseModel, extra="forbid"):
     """Where to POST what happens, and what of it."""
 
-    url: str = Field(min_length=1, max_length=2048)
+    url: str = Field(pattern="^https?://", max_length=2048)
     events: list[Literal["decision", "case.opened", "case.updated", "case.closed"]] = Field(
         min_length=1, max_length=4
     )
@@ -302,12 +302,9 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
 
     def allowed(request: Request) -> str:
         """The methods of all routes with this path; one route knows only its own."""
-        there = [
-            x
-            for x in app.routes
-            if isinstance(x, Route) and x.matches(request.scope)[0] != Match.NONE
-        ]
-        return ", ".join(sorted({m for route in there for m in route.methods or ()}))
+        routes = [x for x in app.routes if isinstance(x, Route)]
+        path = next(x.path for x in routes if x.matches(request.scope)[0] != Match.NONE)
+        return ", ".join(sorted({m for x in routes if x.path == path for m in x.methods or ()}))
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, problem: HTTPException) -> Response:

@@ -474,15 +474,15 @@ class Records:
                     )
                 )
                 rows = [asdict(first[id]) for id in ids if id not in kept]
-                if rows:
-                    # Another worker may keep one between our look and our insert.
-                    connection.execute(insert_absent(connection, decisions), rows)
-                for id in ids:
-                    if id not in kept:
-                        decision, now = first[id], self._clock()
-                        data = asdict(decision)
-                        outbox.put(connection, now, "decision", data, decision.account_id)
-                added += len(rows)
+                if not rows:
+                    continue
+                # Another worker may keep one between our look and our insert, and tells of it himself.
+                insert = insert_absent(connection, decisions).returning(decisions.c.event_id)
+                ours = set(connection.scalars(insert, rows))
+                for data in rows:
+                    if data["event_id"] in ours:
+                        outbox.put(connection, self._clock(), "decision", data, data["account_id"])
+                added += len(ours)
         return added
 
     def decisions_of(self, account_id: str, limit: int = 100) -> list[Decision]:

@@ -8,11 +8,15 @@ import pytest
 from served import Start, a_ring, live, post
 
 # A batch answers each event for itself, so that a bad one in it is no error of the whole; and some rules
-# have no word in JSON Schema: not from the future, exactly one of account_id and cluster_id.
+# have no word in JSON Schema: not from the future, exactly one of account_id and cluster_id, a host that is there.
 CONFIG = """
 [[operations]]
 include-path = ["/v1/events", "/v1/labels"]
 checks.negative_data_rejection.enabled = false
+checks.positive_data_acceptance.enabled = false
+
+[[operations]]
+include-path = "/v1/webhooks"
 checks.positive_data_acceptance.enabled = false
 """
 
