@@ -153,9 +153,11 @@ def test_vectors_behind_decisions_are_those_of_the_log(
     served: dict[str, Any] = {}
     answer = shoal.engine.answer
 
-    def seen(events: Any, bodies: Any) -> Any:
-        told = answer(events, bodies)
-        for event, vector, decision in zip(told.events, told.vectors, told.decisions, strict=True):
+    def seen(sealed: Any) -> Any:
+        told = answer(sealed)
+        for event, vector, decision in zip(
+            sealed.events, told.vectors, told.decisions, strict=True
+        ):
             if decision is not None:
                 served[event.event_id] = vector
         return told
