@@ -191,7 +191,11 @@ def open_parquet(path: Path) -> Any:
     """
     try:
         return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as problem:
+    except (
+        pa.ArrowException,
+        OSError,
+        UnicodeDecodeError,
+    ) as problem:  # the last of a column's name
         raise _unreadable(path, None, problem) from None
 
 
