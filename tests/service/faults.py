@@ -153,8 +153,12 @@ class Callers:
                     continue
                 if again and id in self.answers and status != "duplicate":
                     self.found.note("lost", 1, f"{id} was acknowledged and is {status} now")
-                first = self.answers.setdefault(id, answer["decision"])
-                if first != answer["decision"]:
+                decision = answer.get("decision")
+                if decision is None:
+                    self.found.note("wrong", 1, f"{id} is {status} and has no decision")
+                    continue
+                first = self.answers.setdefault(id, decision)
+                if first != decision:
                     self.found.note("wrong", 1, f"{id} was answered {first}, then {answer}")
 
     def post(self, client: httpx.Client, lines: list[bytes], again: bool = False) -> bool:
