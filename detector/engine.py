@@ -20,11 +20,12 @@ from detector.model import Model
 from detector.policy import Action, Budget, Policy
 from detector.sweep import Sweep, look
 from features.catalog import Catalog
-from features.event import AnyEvent, InvalidEvent, encode
+from features.event import AnyEvent, InvalidEvent
 from features.feature import HOUR
-from features.identity import Secret, seal
+from features.identity import Secret
 from features.memory import MemoryWindow
-from features.rows import F64, I64, Kinds, Names, RowBuilder, Rows
+from features.rows import F64, I64, Kinds, Names
+from features.seal import Sealed, Sealer
 from features.window import CONFLICT, DUPLICATE, LATE_EVENT, NEW, Folded, Window
 
 # Asking the enumeration itself for a member or a name takes half a microsecond, at every event.
@@ -45,14 +46,12 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The accepted events of one call, folded and decided; arrays are by event.
+    """The events of one call that could be sealed, folded and decided; arrays are by event.
 
     `status` and `ordinal` as in features/window.py; `score` is the event head's (NaN: no model or a duplicate).
     """
 
-    events: Sequence[AnyEvent]
-    bodies: list[bytes]
-    rows: Rows
+    sealed: Sealed
     vectors: F64
     status: NDArray[np.int8]
     ordinal: I64
@@ -84,7 +83,7 @@ class Engine:
         self.policy, self.secret, self.model = policy, secret, model
         self.window: Window = window or MemoryWindow(self.catalog)
         self.kinds, self.names = kinds or Kinds(self.catalog.kinds), Names()
-        self.builder = RowBuilder(self.kinds, self.names)
+        self.sealer = Sealer(secret, self.kinds, self.names)
         self.ledger, self.budget = Ledger(), Budget(policy)
         self.standing: dict[str, Standing] = {}
         self.last_sweep: Sweep | None = None
@@ -116,27 +115,15 @@ class Engine:
 
     # --- events
 
-    def seal(
-        self, events: Sequence[AnyEvent]
-    ) -> tuple[list[AnyEvent], list[bytes], list[tuple[int, InvalidEvent]]]:
-        """Events with their identifiers hashed, their encodings, and those refused, by index."""
-        good, refused = [], []
-        for i, event in enumerate(events):
-            try:
-                seal(event, self.secret)
-                good.append(event)
-            except InvalidEvent as problem:
-                refused.append((i, problem))
-        return good, [encode(e) for e in good], refused
-
     def ingest(self, events: Sequence[AnyEvent]) -> tuple[Answered, list[tuple[int, InvalidEvent]]]:
         """Seal, fold, score and decide; also the events that could not be sealed, by index."""
-        good, bodies, refused = self.seal(events)
-        return self.answer(good, bodies), refused
+        sealed, refused = self.sealer.seal(events)
+        return self.answer(sealed), refused
 
-    def answer(self, events: Sequence[AnyEvent], bodies: list[bytes]) -> Answered:
+    def answer(self, sealed: Sealed) -> Answered:
         """Fold and decide sealed events."""
-        rows, folded = self.restore(events, bodies)
+        events = sealed.events
+        folded = self.restore(sealed)
         vectors, status = folded.vectors, folded.status
         score = np.full(len(events), np.nan)
         fresh = (status != DUPLICATE) & (status != CONFLICT)
@@ -151,17 +138,16 @@ class Engine:
                 zip(events, proposed.tolist(), score.tolist(), fresh.tolist(), strict=True)
             )
         ]
-        return Answered(events, bodies, rows, vectors, status, folded.ordinal, score, decisions)
+        return Answered(sealed, vectors, status, folded.ordinal, score, decisions)
 
-    def restore(self, events: Sequence[AnyEvent], bodies: list[bytes]) -> tuple[Rows, Folded]:
+    def restore(self, sealed: Sealed) -> Folded:
         """Fold sealed events without deciding: recovery, training, and the first half of `answer`."""
-        rows = self.builder.build(events, bodies)
-        folded = self.window.fold(rows)
-        for event, status in zip(events, folded.status.tolist(), strict=True):
+        folded = self.window.fold(sealed.rows)
+        for event, status in zip(sealed.events, folded.status.tolist(), strict=True):
             if status in (NEW, LATE_EVENT):
                 self.ledger.record(event)
                 self.news += 1
-        return rows, folded
+        return folded
 
     def _decide(self, event: AnyEvent, action: Action, vector: F64, score: float) -> Decision:
         """Answer an event whose score alone calls for `action`."""

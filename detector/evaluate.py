@@ -106,7 +106,7 @@ def evaluate(
             if refused:
                 raise refused[0][1]
             events += len(part)
-            for event, decision in zip(answered.events, answered.decisions, strict=True):
+            for event, decision in zip(answered.sealed.events, answered.decisions, strict=True):
                 if decision is None:  # said before
                     continue
                 t = event.occurred_at

@@ -11,7 +11,7 @@ another account. That is what a table with one row an account can know, and what
 An organisation is one owner, for peers as for us. An event delivered twice counts twice.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -94,18 +94,12 @@ class _Account:
 
 @dataclass
 class Aggregates:
-    """One pass over a log: a row an account, and who was on which entity. Order does not matter."""
+    """One pass over sealed events: a row an account, and who was on which entity, in any order."""
 
     accounts: dict[str, _Account] = field(default_factory=dict)
     seen: dict[str, dict[str, set[str]]] = field(default_factory=lambda: {k: {} for k in TIES})
 
-    def watch(self, batches: Iterable[Sequence[AnyEvent]]) -> Iterator[Sequence[AnyEvent]]:
-        """These batches, each noted once whoever asked for it is done: its identifiers are sealed by then."""
-        for batch in batches:
-            yield batch
-            self.add(batch)
-
-    def add(self, events: Sequence[AnyEvent]) -> None:
+    def add(self, events: Iterable[AnyEvent]) -> None:
         for event in events:
             name = event.account_id
             account = self.accounts.get(name)

@@ -13,7 +13,7 @@ from detector.evaluate import clean
 from detector.peers import Aggregates, peers
 from detector.splits import splits
 from detector.train import deal, lesson, replay
-from features.event import AnyEvent
+from features.event import AnyEvent, decode
 from features.table import Truth
 
 
@@ -32,7 +32,9 @@ def study(
         TrainingProblem: too few accounts, or groups of them, to learn from and hold operators out.
     """
     seen = Aggregates()
-    history = replay(engine, seen.watch(batches), total, progress)
+    history = replay(
+        engine, batches, total, progress, lambda sealed: seen.add(map(decode, sealed.bodies))
+    )
     rows = {str(a): i for a, i in truth.row.items()}
     abusive = {a: bool(truth.abusive[i]) for a, i in rows.items()}
     # an operator is a ring where the truth has one, else the unit it names

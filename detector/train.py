@@ -27,6 +27,7 @@ from detector.sweep import CLUSTER_COLUMNS, Sweep, cluster_vectors, look
 from features.event import AnyEvent
 from features.kind import NS
 from features.rows import F64, I64
+from features.seal import Sealed
 from features.window import CONFLICT, DUPLICATE
 
 FOLDS = 5
@@ -77,8 +78,9 @@ def replay(
     batches: Iterable[Sequence[AnyEvent]],
     total: int,
     progress: Callable[[int], None] | None = None,
+    note: Callable[[Sealed], None] = lambda _: None,
 ) -> History:
-    """Fold a log of `total` events, sampling vectors and sweeping on the way.
+    """Fold a log of `total` events, sampling vectors and sweeping on the way; `note` sees each part sealed.
 
     Raises:
         InvalidEvent: an identifier that cannot be read as one.
@@ -90,11 +92,12 @@ def replay(
         at = 0
         while at < len(batch):
             take = min(len(batch) - at, max(1, (marks[0] if marks else total) - done))
-            events, bodies, refused = engine.seal(batch[at : at + take])
+            sealed, refused = engine.sealer.seal(batch[at : at + take])
             if refused:
                 raise refused[0][1]
-            _, folded = engine.restore(events, bodies)
-            _sample(history, events, folded.vectors, folded.status)
+            folded = engine.restore(sealed)
+            _sample(history, sealed.events, folded.vectors, folded.status)
+            note(sealed)
             at += take
             done += take
             if progress:

@@ -12,12 +12,13 @@ a field is found under its own name and under its type's short or full name as p
 (`management_status`, `management_call_status`, `status`). It is strict with values: null and NaN
 are unknown, everything else passes the same check as a line of JSON.
 
+A column that begins with LOG is not of the event but of the log it was kept in, and is passed over.
+
 Times are int64 epoch milliseconds or timestamps with a time zone, `entities` a map or a struct of
 strings, `owners` a list of structs.
 """
 
 import difflib
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
@@ -29,6 +30,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features.disk import whole
 from features.event import CLASS_OF, EVENT_TYPES, AnyEvent, Event, InvalidEvent, Rejection, convert
 
 SHORT: dict[str, str] = {
@@ -49,6 +51,7 @@ SHARED = frozenset({"phone", "phone_country", "phone_block_id", "plan", "credent
 REQUIRED = ("event_id", "type", "occurred_at", "account_id")
 GROUP_ROWS = 1 << 14  # rows written at a time, in memory as objects of a few kB each
 COMMON = Event.__struct_fields__
+LOG = "log."
 
 
 class InputProblem(ValueError):
@@ -152,27 +155,29 @@ def write_archive(events: Iterable[AnyEvent], path: Path) -> int:
 
     The file appears under its name when it is complete, so that nobody reads half of it.
     """
-    names = {t: columns_of(t) | {"type": "type"} for t in EVENT_TYPES}
-    partial = path.with_name(f".{path.name}.partial")
     source = iter(events)
     n = 0
-    try:
-        with partial.open("wb") as file:
-            with pq.ParquetWriter(file, schema(), compression="zstd") as writer:
-                while rows := [msgspec.to_builtins(e) for e in islice(source, GROUP_ROWS)]:
-                    columns: dict[str, list[Any]] = {c: [None] * len(rows) for c in schema().names}
-                    for i, row in enumerate(rows):
-                        name = names[row["type"]]
-                        for field, value in row.items():
-                            columns[name[field]][i] = value
-                    writer.write_table(pa.table(columns, schema=schema()))
-                    n += len(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as file, pq.ParquetWriter(file, schema(), compression="zstd") as writer:
+        while part := list(islice(source, GROUP_ROWS)):
+            writer.write_table(table_of(part))
+            n += len(part)
     return n
+
+
+def table_of(events: Sequence[AnyEvent]) -> Any:
+    """Decoded events as an Arrow table of `schema()`."""
+    columns: dict[str, list[Any]] = {c: [None] * len(events) for c in schema().names}
+    for i, event in enumerate(events):
+        row = msgspec.to_builtins(event)
+        name = _columns_with_type(row["type"])
+        for field, value in row.items():
+            columns[name[field]][i] = value
+    return pa.table(columns, schema=schema())
+
+
+@cache
+def _columns_with_type(type_name: str) -> dict[str, str]:
+    return columns_of(type_name) | {"type": "type"}
 
 
 # --- reading
@@ -186,7 +191,11 @@ def open_parquet(path: Path) -> Any:
     """
     try:
         return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as problem:
+    except (
+        pa.ArrowException,
+        OSError,
+        UnicodeDecodeError,
+    ) as problem:  # the last of a column's name
         raise _unreadable(path, None, problem) from None
 
 
@@ -245,7 +254,7 @@ def read_archive(path: Path, batch: int) -> Iterator[Part]:
                 raise missing_column(path, name, columns.names)
         check_columns(path, columns)
         for first, part in parquet_batches(path, file, batch):
-            yield _convert(part, first, file.metadata.num_rows)
+            yield part_of(part, first, file.metadata.num_rows)
 
 
 def check_columns(path: Path, columns: Any) -> None:
@@ -259,8 +268,11 @@ def check_columns(path: Path, columns: Any) -> None:
             raise InputProblem(path, None, "type", f"an event type is text, this is {column.type}")
 
 
-def _convert(part: Any, first: int, total: int) -> Part:
-    """Type by type, because most columns of a mixed table say nothing about most rows."""
+def part_of(part: Any, first: int, total: int) -> Part:
+    """The events of a record batch whose first row is `first` of `total`.
+
+    Type by type, because most columns of a mixed table say nothing about most rows.
+    """
     found: dict[int, AnyEvent] = {}
     rejected: dict[int, Rejection] = {}
     rows_of: dict[Any, list[int]] = {}
@@ -271,7 +283,9 @@ def _convert(part: Any, first: int, total: int) -> Part:
         known = type_name if type_name in CLASS_OF else None
         fields, columns, values = [], [], []
         for name, column in zip(own.schema.names, own.columns, strict=True):
-            if name != "type" and column.null_count < len(rows):
+            if name == "type" or name.startswith(LOG):
+                continue
+            if column.null_count < len(rows):
                 field = _field_under(known, name) if known else None
                 fields.append(field or name)
                 columns.append(name)

@@ -288,6 +288,10 @@ class InvalidEvent(ValueError):
         return Rejection(line, self.field, self.error, self.hint, event_id)
 
 
+def too_long(most: int) -> InvalidEvent:
+    return InvalidEvent(None, f"an event has at most {most} bytes of JSON")
+
+
 def milliseconds(value: int | datetime) -> int:
     """Epoch milliseconds of a decoded time."""
     return value if isinstance(value, int) else (value - _EPOCH) // _MS
@@ -429,17 +433,21 @@ def _kind(value: object) -> str:
 
 
 def decode_lines(
-    data: bytes, first_line: int = 1
+    data: bytes, first_line: int = 1, line_max: int | None = None
 ) -> tuple[list[AnyEvent], list[int], list[Rejection]]:
     """Decode NDJSON: the good events, the line each stood on, and the lines refused with reasons.
 
-    Blank lines are passed over. One bad line never costs its neighbours.
+    Blank lines are passed over. One bad line never costs its neighbours; one of more than `line_max`
+    bytes is refused unread.
     """
     events: list[AnyEvent] = []
     lines: list[int] = []
     rejected: list[Rejection] = []
     for number, line in enumerate(data.split(b"\n"), first_line):
         if not line or line.isspace():
+            continue
+        if line_max is not None and len(line) > line_max:
+            rejected.append(too_long(line_max).at(number))
             continue
         try:
             events.append(decode(line))

@@ -1,33 +1,31 @@
 """Canonical forms and keyed hashes: what replaces an identifier before anything is stored.
 
-`seal(event, secret)` first derives the coarse classes (e-mail class and domain, phone country and
-block, /24 or /48), then replaces each identifier with `h:` + 32 hex digits: keyed
-BLAKE2b (RFC 7693, a MAC; a third of HMAC-SHA256's cost here), one domain per family of fields that
-are compared with each other. A value that is already hashed (`h:…`) stays as it is, so sealing
-twice changes nothing. Low-entropy values (phones, IPv4) are safe only while the key is secret.
+`canonical(event)` derives the coarse classes (e-mail class and domain, phone country and block, /24 or
+/48) and writes each identifier in the one form it is compared in; features/seal.py then replaces it with
+`h:` + 32 hex digits: keyed BLAKE2b (RFC 7693, a MAC; a third of HMAC-SHA256's cost here), one domain per
+family of fields that are compared with each other. A value that is already hashed (`h:…`) stays as it
+is, so sealing twice changes nothing. Low-entropy values (phones, IPv4) are safe only while the key is
+secret.
 """
 
 import hashlib
 import ipaddress
 import unicodedata
-from collections.abc import Callable
 from functools import lru_cache
-from operator import attrgetter
-from typing import NamedTuple
 
 import phonenumbers
 from disposable_email_domains import blocklist
 from email_validator import EmailNotValidError, validate_email
 
+from features import blake2b
+from features.blake2b import U64
 from features.event import (
-    EVENT_CLASSES,
+    AccountSignup,
     AnyEvent,
-    Event,
     InvalidEvent,
     KycChecked,
-    OwnershipDeclared,
+    PhoneVerified,
 )
-from features.kind import KINDS, LINK_FAMILY, NS
 
 # The large free mail hosts; a domain outside these, education and disposable is somebody's own.
 _FREE = """
@@ -45,45 +43,6 @@ _ALIAS_DOMAINS = {
     "protonmail.com": "proton.me",
 }
 _EDUCATION = (".edu", ".ac")
-FAMILY_CACHE = 1 << 15  # values remembered in each family, some 300 bytes each
-
-
-class Family(dict[str, str]):
-    """The tokens of one family by canonical value; one that is missing is made.
-
-    A lookup that finds its value costs a fraction of a hash, and identifiers recur within days, so
-    every family remembers up to FAMILY_CACHE values and then starts afresh.
-    """
-
-    __slots__ = ("_state",)
-
-    def __init__(self, key: bytes, name: str) -> None:
-        # BLAKE2b's personalisation separates the domains; names longer than 16 bytes are folded
-        person = hashlib.blake2b(name.encode(), digest_size=16).digest()
-        self._state = hashlib.blake2b(key=key, digest_size=16, person=person)
-
-    def __missing__(self, value: str) -> str:
-        if value.startswith("h:"):
-            token = value
-        else:
-            state = self._state.copy()
-            state.update(value.encode("utf-8", "surrogatepass"))
-            token = "h:" + state.hexdigest()
-        if len(self) >= FAMILY_CACHE:
-            self.clear()
-        self[value] = token
-        return token
-
-
-class Fields(NamedTuple):
-    """What `seal` does to one event type: `values` gets the fields `names`, each of its family in
-    order; `lists` hold several values; a `contact` type carries a phone or an e-mail."""
-
-    values: Callable[[AnyEvent], tuple[str | None, ...]]
-    names: tuple[str, ...]
-    families: tuple[Family, ...]
-    lists: tuple[tuple[str, Family], ...]
-    contact: bool
 
 
 class Secret:
@@ -97,35 +56,23 @@ class Secret:
         if not 16 <= len(key) <= 64:
             raise ValueError(f"an identity key has 16 to 64 bytes, this one has {len(key)}")
         self._key = key
-        self._families: dict[str, Family] = {}
-        self.fields: dict[type[Event], Fields] = {
-            cls: self._fields_of(cls) for cls in EVENT_CLASSES
-        }
-
-    def family(self, name: str) -> Family:
-        """The tokens of a family: `secret.family("card")[value]`."""
-        found = self._families.get(name)
-        if found is None:
-            found = self._families[name] = Family(self._key, name)
-        return found
 
     def token(self, family: str, value: str) -> str:
         """`h:` + 32 hex digits for a canonical value of this family; `h:…` is returned as is."""
-        return self.family(family)[value]
+        if value.startswith("h:"):
+            return value
+        state = hashlib.blake2b(key=self._key, digest_size=16, person=_person(family))
+        state.update(value.encode())
+        return "h:" + state.hexdigest()
 
-    def _fields_of(self, cls: type[Event]) -> Fields:
-        known = cls.__struct_fields__
-        present = [
-            (f, self.family(name)) for f, name in (*_HASHED_FIELDS, *_LINK_FIELDS) if f in known
-        ]
-        single = [(f, family) for f, family in present if f not in _LIST_FIELDS]
-        return Fields(
-            attrgetter(*(f for f, _ in single)),
-            tuple(f for f, _ in single),
-            tuple(family for _, family in single),
-            tuple((f, family) for f, family in present if f in _LIST_FIELDS),
-            "phone" in known or "email" in known,
-        )
+    def start(self, family: str) -> U64:
+        """Where a compiled hash of this family begins (features/blake2b.py)."""
+        return blake2b.start(16, self._key, _person(family))
+
+
+def _person(family: str) -> bytes:
+    """BLAKE2b's personalisation, which separates the domains; names longer than 16 bytes are folded."""
+    return hashlib.blake2b(family.encode(), digest_size=16).digest()
 
 
 def u64(token: str) -> int:
@@ -140,7 +87,7 @@ def u64(token: str) -> int:
             digest = b""  # an edge's own form of token: a name like any other
         if len(digest) == 16:  # fromhex passes over spaces
             return int.from_bytes(digest[:8], "big") or 1
-    digest = hashlib.blake2b(token.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    digest = hashlib.blake2b(token.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") or 1
 
 
@@ -225,94 +172,49 @@ def canonical_ip(address: str) -> tuple[str, str, str | None] | None:
     return text, text.rsplit(".", 1)[0] + ".0/24", None
 
 
-_HASHED_FIELDS = tuple(
-    (k.field, k.family)
-    for k in KINDS
-    if not k.clear and k.field not in ("ip", "email", "phone", "mrz", "ip_block_id", "ip_subnet_id")
-)
-_LINK_FIELDS = tuple(LINK_FAMILY.items())
-_LIST_FIELDS = ("chain", "minted_refs", "emitted_refs")
-
-
-def seal(event: AnyEvent, secret: Secret) -> None:
-    """Derive the clear classes, then replace every identifier of the event with its keyed hash.
+def canonical(event: AnyEvent) -> None:
+    """Derive the clear classes, and bring identifiers into the form they are compared in.
 
     Raises:
         InvalidEvent: an e-mail, phone or IP that cannot be read as one.
     """
-    cls = type(event)
-    fields = secret.fields[cls]
-    _seal_ip(event, secret)
-    if fields.contact:
-        _seal_contact(event, secret)
-    for field, family, value in zip(
-        fields.names, fields.families, fields.values(event), strict=True
-    ):
-        if value is not None:
-            setattr(event, field, family[value])
-    for field, family in fields.lists:
-        values = getattr(event, field)
-        if values:
-            setattr(event, field, list(map(family.__getitem__, values)))
-    if event.entities:
-        family = secret.family(NS)
-        event.entities = {kind: family[value] for kind, value in event.entities.items()}
-    if cls is KycChecked:
-        _seal_document(event, secret)  # type: ignore[arg-type]
-    elif cls is OwnershipDeclared:
-        _seal_owners(event, secret)  # type: ignore[arg-type]
-
-
-def _seal_document(event: KycChecked, secret: Secret) -> None:
-    mrz = event.mrz
-    if mrz is not None and not mrz.startswith("h:"):
-        event.mrz = secret.token("mrz", "".join(mrz.split()).upper())
-
-
-def _seal_owners(event: OwnershipDeclared, secret: Secret) -> None:
-    for owner in event.owners or ():
-        owner.owner = secret.token("party", owner.owner)
-        if owner.of != "self":
-            owner.of = secret.token("party", owner.of)
-
-
-def _seal_ip(event: AnyEvent, secret: Secret) -> None:
     ip = event.ip
     if ip is not None and not ip.startswith("h:"):
         forms = canonical_ip(ip)
         if forms is None:
             raise InvalidEvent("ip", "not an IP address")
-        address, block, subnet = forms
-        event.ip = secret.token("ip", address)
+        event.ip, block, subnet = forms
         event.ip_block_id = event.ip_block_id or block
         event.ip_subnet_id = event.ip_subnet_id or subnet
-    if event.ip_block_id is not None:
-        event.ip_block_id = secret.token("ip_block", event.ip_block_id)
-    if event.ip_subnet_id is not None:
-        event.ip_subnet_id = secret.token("ip_subnet", event.ip_subnet_id)
+    if isinstance(event, AccountSignup | PhoneVerified):
+        _canonical_contact(event)
+    elif isinstance(event, KycChecked):
+        mrz = event.mrz
+        if mrz is not None and not mrz.startswith("h:"):
+            event.mrz = "".join(mrz.split()).upper()
 
 
-def _seal_contact(event: AnyEvent, secret: Secret) -> None:
-    phone: str | None = getattr(event, "phone", None)
+def _canonical_contact(event: AccountSignup | PhoneVerified) -> None:
+    phone = event.phone
     if phone is not None and not phone.startswith("h:"):
         forms = canonical_phone(phone, event.country)
         if forms is None:
             raise InvalidEvent(
                 "phone", "not a possible phone number", "E.164, for example +4930123456"
             )
-        e164, country, block, line = forms
-        event.phone = secret.token("phone", e164)  # type: ignore[union-attr]
-        event.phone_country = event.phone_country or country  # type: ignore[union-attr]
-        event.phone_block_id = event.phone_block_id or block  # type: ignore[union-attr]
-        if getattr(event, "line_type", "") is None and line != "unknown":
-            event.line_type = line  # type: ignore[union-attr]
-    email: str | None = getattr(event, "email", None)
+        event.phone, country, block, line = forms
+        event.phone_country = event.phone_country or country
+        event.phone_block_id = event.phone_block_id or block
+        if type(event) is PhoneVerified and event.line_type is None and line != "unknown":
+            event.line_type = line  # type: ignore[assignment]
+    if type(event) is not AccountSignup:
+        return
+    email = event.email
     if email is not None and not email.startswith("h:"):
         parts = canonical_email(email)
         if parts is None:
             raise InvalidEvent("email", "not an e-mail address")
-        address, domain, local = parts
-        event.email = secret.token("email", address)  # type: ignore[union-attr]
-        event.email_class = event.email_class or email_class(domain)  # type: ignore[union-attr]
-        event.email_domain_id = event.email_domain_id or domain  # type: ignore[union-attr]
-        event.email_shape = event.email_shape or email_shape(local)  # type: ignore[union-attr]
+        event.email, domain, local = parts
+        event.email_class = event.email_class or email_class(domain)  # type: ignore[assignment]
+        event.email_domain_id = event.email_domain_id or domain
+        event.email_shape = event.email_shape or email_shape(local)

@@ -119,3 +119,10 @@ LINK_FAMILY: dict[str, str] = {
     "beta_id": "beta",
     "cache_key_id": "cache_key",
 }
+
+# Every field that holds an identifier, and the family it is hashed in; an owner is somebody's party.
+FAMILY_OF: dict[str, str] = (
+    {k.field: k.family for k in KINDS if not k.clear}
+    | LINK_FAMILY
+    | {"owner": "party", "of": "party"}
+)

@@ -1,38 +1,57 @@
 """The HTTP face. `POST /v1/events` is the hot route: plain, without pydantic; the rest is ordinary FastAPI.
 
-Single POSTs are micro-batched: whoever arrives while a batch is being folded is in the next one.
-Every blocking call runs on one worker thread, so that answers never wait behind a sweep.
+Every blocking call runs on a thread aside, so that answers never wait behind a sweep.
 """
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import re
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from importlib import resources
 from typing import Annotated, Any, Literal
 
 import msgspec
 import structlog
-from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from jinja2 import Environment, select_autoescape
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, Discriminator, Field, Tag
-from starlette.responses import HTMLResponse, JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    StreamingResponse,
+)
+from starlette.routing import Match, Route
 
 from detector.policy import Action
+from detector.sweep import Sweep
 from features.event import AnyEvent
 from service import records as r
-from service.gate import Gate
+from service.courier import BadUrl, Courier, Network
+from service.database import RecordsError
+from service.door import Door
+from service.gate import RATE, Caller, Gate
+from service.ingest import Ingest, Room
 from service.intake import BODY_MAX, read_body
 from service.openapi import complete
 from service.parity import parity
-from service.problem import Problem, not_found
-from service.shoal import Answer, Shoal, Unavailable
+from service.problem import Problem, not_found, unavailable
+from service.shoal import STANDBY, Answer, Shoal, Unavailable
+from service.stream import Decisions, Listening
+from service.unpack import unpacker
+from service.vitals import Vitals
 
-QUEUE_MAX = 200_000  # events waiting; beyond it the caller is told to come back
+BODY_S = 60.0  # how long a body may take to arrive
+READ_ASIDE = 64 * 2**10  # bytes; what is larger is read on a thread aside: others are answered
+COURIER_EVERY_S = 1.0  # between two looks at what webhooks are to be told
 SWEEP_EVERY_S = 5.0  # wall time between two thoughts of looking at the links
 SWEEP_IDLE_S = 60.0  # any news, however little, is looked at after this
 
@@ -40,59 +59,41 @@ _log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
 
 
-class Ingest:
-    """The queue between requests and the engine."""
-
-    def __init__(self, shoal: Shoal, threads: ThreadPoolExecutor, size: Histogram) -> None:
-        self._shoal, self._threads, self._size = shoal, threads, size
-        self._waiting: list[tuple[list[AnyEvent], asyncio.Future[list[Answer]]]] = []
-        self._count = 0
-        self._wake = asyncio.Event()
-
-    async def put(self, events: list[AnyEvent]) -> list[Answer]:
-        """Answers of these events.
-
-        Raises:
-            Problem: too many events wait already, or the log cannot be written.
-        """
-        if self._count + len(events) > QUEUE_MAX:
-            raise Problem(
-                429, "Too busy", f"{self._count} events are waiting", {"Retry-After": "1"}
-            )
-        future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((events, future))
-        self._count += len(events)
-        self._wake.set()
-        try:
-            return await future
-        except Unavailable as problem:
-            raise Problem(503, "Unavailable", str(problem), {"Retry-After": "1"}) from None
-
-    async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            taken, self._waiting = self._waiting, []
-            events = [event for batch, _ in taken for event in batch]
-            self._size.observe(len(events))
-            try:
-                answers = await loop.run_in_executor(self._threads, self._shoal.ingest, events)
-            except Exception as problem:  # handed to every caller that waits, who fails with it
-                for _, future in taken:
-                    if not future.done():
-                        future.set_exception(problem)
-            else:
-                at = 0
-                for batch, future in taken:
-                    if not future.done():
-                        future.set_result(answers[at : at + len(batch)])
-                    at += len(batch)
-            finally:
-                self._count -= len(events)
-
-
 _TAGS = ONE, MANY = "one label", "many labels"
+
+
+def page(name: str, **values: Any) -> Response:
+    """A page of ours, which loads nothing and runs nothing, and in which nobody can frame it."""
+    text = resources.files("service").joinpath(name).read_text()
+    (style,) = re.findall(r"<style>(.*?)</style>", text, re.S)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+    made = Environment(autoescape=select_autoescape(default=True)).from_string(text)
+    return HTMLResponse(
+        made.render(values),
+        headers={"Content-Security-Policy": policy, "Cache-Control": "no-store"},
+    )
+
+
+def part(found: list[Any], cursor: str | None, limit: int) -> tuple[list[Any], str | None]:
+    """A page of a list, and the cursor of the next one: None after the last.
+
+    >>> part(["a", "b", "c"], None, 2)
+    (['a', 'b'], 'o2')
+    >>> part(["a", "b", "c"], "o2", 2)
+    (['c'], None)
+    """
+    at = int(cursor[1:]) if cursor else 0
+    end = at + limit
+    return found[at:end], f"o{end}" if end < len(found) else None
+
+
+_CURSOR = "`next` of the page before, as it is; the first page if absent"
+Cursor = Annotated[str | None, Query(pattern="^o[0-9]{1,9}$", description=_CURSOR)]
+CaseCursor = Annotated[str | None, Query(pattern="^c[0-9]{1,18}$", description=_CURSOR)]
 
 
 class LabelIn(BaseModel, extra="forbid"):
@@ -130,6 +131,15 @@ class CaseDecisionIn(BaseModel, extra="forbid"):
     )
 
 
+class WebhookIn(BaseModel, extra="forbid"):
+    """Where to POST what happens, and what of it."""
+
+    url: str = Field(pattern="^https?://", max_length=2048)
+    events: list[Literal["decision", "case.opened", "case.updated", "case.closed"]] = Field(
+        min_length=1, max_length=4
+    )
+
+
 class CanaryIn(BaseModel, extra="forbid"):
     """A marked prompt: `prompt_id` as the edge will send it, raw or already hashed."""
 
@@ -151,65 +161,37 @@ def _escaped(part: object) -> str:
     return str(part).replace("~", "~0").replace("/", "~1")
 
 
-class _Limit:
-    """Refuses bodies beyond BODY_MAX, said or not, before they are in memory."""
+def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network] = ()) -> FastAPI:
+    """The application over a started Shoal, which its lifespan closes.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        size = 0
-
-        async def counted() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > BODY_MAX:
-                raise HTTPException(413, f"a body holds at most {BODY_MAX} bytes")
-            return message
-
-        said = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
-        if said.isdigit() and int(said) > BODY_MAX:
-            told = Problem(
-                413, "Too large", f"a body holds at most {BODY_MAX} bytes, this one {int(said)}"
-            )
-            await told.answer()(scope, receive, send)
-        else:
-            await self._app(scope, counted, send)
-
-
-def create_app(shoal: Shoal) -> FastAPI:
-    """The application over a started Shoal, which its lifespan closes."""
-    registry = CollectorRegistry()
-    batch = Histogram(
-        "shoal_batch_events",
-        "Events folded together",
-        registry=registry,
-        buckets=(1, 8, 64, 512, 4096),
-    )
-    events_total = Counter(
-        "shoal_events_total", "Events answered, by status", ["status"], registry=registry
-    )
-    sweep_seconds = Histogram("shoal_sweep_seconds", "Looking at the links", registry=registry)
-    gauges = {
-        name: Gauge(f"shoal_{name}", help, registry=registry)
-        for name, help in (
-            ("ready", "1 when events are taken"),
-            ("accounts", "Accounts known"),
-            ("clusters", "Clusters at the last sweep"),
-            ("log_entries", "Entries in the hot log"),
-        )
-    }
+    `rate` is what one key may send, in events a second; `webhook_allow` are networks that are not public
+    and may have webhooks all the same. `app.state.decisions` is the stream, to be closed when the
+    server stops.
+    """
     fold_thread = ThreadPoolExecutor(1, thread_name_prefix="fold")
     side_thread = ThreadPoolExecutor(2, thread_name_prefix="side")
-    ingest = Ingest(shoal, fold_thread, batch)
-    gate = Gate(shoal.records)
+    decisions = Decisions()
+
+    def told(events: Sequence[AnyEvent], answers: Sequence[Answer]) -> None:
+        vitals.decided(answers)
+        decisions.put(events, answers)
+
+    ingest, room = Ingest(shoal, fold_thread, told), Room()
+    vitals = Vitals(shoal, ingest, room, decisions)
+    gate = Gate(shoal.records, rate=rate)
+    courier = Courier(
+        shoal.records, shoal.folder.webhook_key(), clock=shoal.clock, allowed=webhook_allow
+    )
+    courier_thread = ThreadPoolExecutor(1, thread_name_prefix="courier")
 
     async def aside(call: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(side_thread, call, *args)
+
+    async def sweep() -> Sweep:
+        with vitals.sweep_seconds.time():
+            found: Sweep = await aside(shoal.look)
+        vitals.swept_at = time.monotonic()
+        return found
 
     async def watch() -> None:
         looked = 0.0
@@ -222,21 +204,37 @@ def create_app(shoal: Shoal) -> FastAPI:
                     shoal.fault is None and shoal.engine.news > 0 and now - looked >= SWEEP_IDLE_S
                 )
                 if shoal.fault is None and (shoal.engine.due() or idle):
-                    with sweep_seconds.time():
-                        await aside(shoal.look)
+                    await sweep()
                     looked = now
                 if shoal.snapshot_due():
                     await aside(shoal.snapshot)
             except Exception:
                 _log.exception("background work failed")
 
+    async def carry() -> None:
+        """Tell the webhooks, on a thread that nobody else waits for."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                if await loop.run_in_executor(courier_thread, courier.round):
+                    continue
+            except RecordsError as problem:
+                _log.error("webhooks cannot be told", why=str(problem))
+            await asyncio.sleep(COURIER_EVERY_S)
+
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(ingest.run()), asyncio.create_task(watch())]
+        tasks = [
+            asyncio.create_task(ingest.run()),
+            asyncio.create_task(watch()),
+            asyncio.create_task(carry()),
+        ]
         yield
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        courier_thread.shutdown()  # a round under way still writes down how it went
+        courier.close()
         await aside(shoal.close)
         fold_thread.shutdown()
         side_thread.shutdown()
@@ -246,15 +244,48 @@ def create_app(shoal: Shoal) -> FastAPI:
         version="0.1.0",
         description="Finds the accounts that swim together.",
         lifespan=lifespan,
-        docs_url="/docs",
+        docs_url=None,
         redoc_url=None,
     )
+    app.state.decisions = decisions
 
-    app.add_middleware(_Limit)
+    # --- who asks, and what is refused
+
+    async def admit(authorization: str) -> Caller:
+        """The caller; keys are asked for as soon as one exists."""
+        if shoal.fault is not None:
+            raise unavailable(shoal.fault)
+        if gate.known(authorization):
+            return gate.admit(authorization)
+        try:
+            caller: Caller = await aside(gate.admit, authorization)
+        except RecordsError as problem:
+            raise unavailable(str(problem)) from None
+        return caller
+
+    def may(request: Request, scope: r.Scope) -> str:
+        """The caller's name, if he may do what asks for this scope here."""
+        caller: Caller = request.state.caller
+        caller.must(scope)
+        if shoal.standby and scope != "read":
+            raise unavailable(STANDBY)
+        return caller.name
+
+    def scoped(scope: r.Scope) -> Any:
+        async def check(request: Request) -> str:
+            return may(request, scope)
+
+        return Depends(check)
+
+    def refuse(problem: Problem) -> Response:
+        vitals.refused(problem.cause)
+        return problem.answer()
+
+    app.add_middleware(Door, admit=admit, refuse=refuse)
 
     @app.exception_handler(Problem)
     async def _(_: Request, problem: Problem) -> Response:
-        return problem.answer()
+        return refuse(problem)
 
     @app.exception_handler(RequestValidationError)
     async def _(_: Request, problem: RequestValidationError) -> Response:
@@ -266,79 +297,85 @@ def create_app(shoal: Shoal) -> FastAPI:
             }
             for e in problem.errors()
         ]
-        return Problem(
-            422,
-            "Not as expected",
-            "; ".join(f"{e['pointer']}: {e['detail']}" for e in errors),
-            errors=errors,
-        ).answer()
+        detail = "; ".join(f"{e['pointer']}: {e['detail']}" for e in errors)
+        return refuse(Problem(422, "Not as expected", detail, errors=errors))
+
+    def allowed(request: Request) -> str:
+        """The methods of all routes with this path; one route knows only its own."""
+        routes = [x for x in app.routes if isinstance(x, Route)]
+        path = next(x.path for x in routes if x.matches(request.scope)[0] != Match.NONE)
+        return ", ".join(sorted({m for x in routes if x.path == path for m in x.methods or ()}))
 
     @app.exception_handler(HTTPException)
-    async def _(_: Request, problem: HTTPException) -> Response:
-        title = "Too large" if problem.status_code == 413 else "Refused"
-        return Problem(problem.status_code, title, str(problem.detail)).answer()
+    async def _(request: Request, problem: HTTPException) -> Response:
+        headers = dict(problem.headers or {})
+        match problem.status_code:
+            case 404:
+                told = not_found("path", request.url.path, "see /docs")
+            case 405:
+                words = f"{request.method} {request.url.path}: see /docs"
+                told = Problem(405, "Method not allowed", words, {"Allow": allowed(request)})
+            case 413:
+                told = Problem(413, "Too large", str(problem.detail))
+            case status:
+                told = Problem(status, "Refused", str(problem.detail), headers)
+        return refuse(told)
 
-    @app.exception_handler(500)
-    async def _(_: Request, problem: Exception) -> Response:
-        _log.error("unexpected", problem=repr(problem))
-        return Problem(
-            500, "Our mistake", "this request met a fault of ours; it is logged"
-        ).answer()
+    @app.exception_handler(ClientDisconnect)
+    async def _(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=499)  # nobody reads it
 
-    @app.exception_handler(404)
-    async def _(request: Request, problem: Exception) -> Response:
-        if isinstance(problem, Problem):
-            return problem.answer()
-        return not_found("path", request.url.path, "see /docs").answer()
-
-    @app.exception_handler(405)
-    async def _(request: Request, _: Exception) -> Response:
-        return Problem(
-            405, "Method not allowed", f"{request.method} {request.url.path}: see /docs"
-        ).answer()
-
-    @app.exception_handler(r.RecordsError)
-    async def _(_: Request, problem: r.RecordsError) -> Response:
-        status = (
-            404
-            if isinstance(problem, r.NotFound)
-            else 409
-            if isinstance(problem, r.CaseConflict)
-            else 503
-        )
-        return Problem(status, type(problem).__name__, str(problem)).answer()
+    @app.exception_handler(RecordsError)
+    async def _(_: Request, problem: RecordsError) -> Response:
+        known = {r.NotFound: (404, "Not found"), r.CaseConflict: (409, "Conflict")}
+        status, title = known.get(type(problem), (503, "Unavailable"))
+        headers = {"Retry-After": "1"} if status == 503 else None
+        return refuse(Problem(status, title, str(problem), headers))
 
     @app.exception_handler(Unavailable)
     async def _(_: Request, problem: Unavailable) -> Response:
-        return Problem(503, "Unavailable", str(problem), {"Retry-After": "1"}).answer()
-
-    async def who(request: Request, scope: r.Scope) -> str:
-        """The caller's name; keys are asked for as soon as one exists."""
-        if shoal.fault is not None:
-            raise Unavailable(shoal.fault)
-        given = request.headers.get("authorization", "")
-        if gate.known(given):
-            return gate.admit(given, scope)
-        name: str = await aside(gate.admit, given, scope)
-        return name
-
-    def scoped(scope: r.Scope) -> Any:
-        async def check(request: Request) -> str:
-            return await who(request, scope)
-
-        return Depends(check)
+        return refuse(unavailable(str(problem)))
 
     # --- events
 
+    async def arrived(request: Request, taken: list[int]) -> bytes:
+        """The body, unpacked, once all of it is here; what it takes of the room is noted."""
+        packed = unpacker(request.headers.get("content-encoding", ""), BODY_MAX)
+        pieces = []
+        try:
+            async with asyncio.timeout(BODY_S):
+                async for piece in request.stream():
+                    if packed and piece:
+                        piece = await aside(packed.feed, piece)
+                    room.take(len(piece))
+                    taken.append(len(piece))
+                    pieces.append(piece)
+        except TimeoutError:
+            raise Problem(
+                408, "Too slow", f"a body arrives within {BODY_S:g} s", {"Connection": "close"}
+            ) from None
+        if packed:
+            packed.end()
+        return b"".join(pieces)
+
     async def post_events(request: Request) -> Response:
-        await who(request, "ingest")
-        packed = request.headers.get("content-encoding", "identity")
-        if packed != "identity":
-            raise Problem(415, "Packed", f"a body in {packed} is not read: send it as it is")
-        intake = read_body(await request.body(), request.headers.get("content-type", ""))
+        may(request, "ingest")
+        caller: Caller = request.state.caller
+        taken: list[int] = []
+        try:
+            with vitals.ingest_seconds.time():
+                body = await arrived(request, taken)
+                return await answered(caller, body, request.headers.get("content-type", ""))
+        finally:
+            room.give(sum(taken))
+
+    async def answered(caller: Caller, body: bytes, content_type: str) -> Response:
+        if len(body) > READ_ASIDE:
+            intake = await aside(read_body, body, content_type)
+        else:
+            intake = read_body(body, content_type)
+        caller.pay(len(intake.events) + len(intake.rejected) - 1)  # the first is paid at the door
         answers = await ingest.put(intake.events) if intake.events else []
-        for answer in answers:
-            events_total.labels(answer.status).inc()
         for answer, line in zip(answers, intake.place, strict=True):
             if answer.status == "rejected":
                 answer.line = line
@@ -346,7 +383,8 @@ def create_app(shoal: Shoal) -> FastAPI:
             Answer(x.event_id, "rejected", error=x.error, field=x.field, hint=x.hint, line=x.line)
             for x in intake.rejected
         ]
-        events_total.labels("rejected").inc(len(rejected))
+        vitals.answered(answers)
+        vitals.answered(rejected)
         if intake.single:
             only = (answers + rejected)[0]
             if only.status == "rejected":
@@ -374,9 +412,14 @@ def create_app(shoal: Shoal) -> FastAPI:
     @app.get("/v1/accounts", dependencies=[scoped("read")])
     async def get_accounts(
         action: Literal["challenge", "throttle", "review", "suspend"] = "review",
+        cursor: Cursor = None,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     ) -> Any:
-        """Accounts whose standing calls for this action or a more severe one."""
+        """Accounts whose standing calls for this action or a more severe one, by name."""
         least = Action[action]
+        names = sorted(n for n, s in list(shoal.engine.standing.items()) if s.action >= least)
+        some, more = part(names, cursor, limit)
+        standing = shoal.engine.standing
         return {
             "accounts": [
                 {
@@ -385,16 +428,23 @@ def create_app(shoal: Shoal) -> FastAPI:
                     "score": s.score,
                     "cluster_id": s.cluster_id,
                 }
-                for name, s in list(shoal.engine.standing.items())
-                if s.action >= least
-            ]
+                for name in some
+                if (s := standing.get(name)) is not None
+            ],
+            "next": more,
         }
 
     @app.get("/v1/accounts/{account_id:path}/links", dependencies=[scoped("read")])
-    async def get_links(account_id: str) -> Any:
-        """The accounts it is linked to, strongest first, and by what."""
+    async def get_links(
+        account_id: str,
+        cursor: Cursor = None,
+        limit: Annotated[int, Query(ge=1, le=100)] = 100,
+    ) -> Any:
+        """The accounts it is linked to (the hundred strongest), strongest first, and by what."""
         account(account_id)
-        return await aside(shoal.links_of, account_id)
+        found = await aside(shoal.links_of, account_id)
+        some, more = part(found["links"], cursor, limit)
+        return found | {"links": some, "next": more}
 
     @app.get("/v1/accounts/{account_id:path}/vector", dependencies=[scoped("read")])
     async def get_vector(account_id: str) -> Any:
@@ -435,20 +485,24 @@ def create_app(shoal: Shoal) -> FastAPI:
 
     @app.delete("/v1/accounts/{account_id:path}")
     async def delete_account(account_id: str, caller: Annotated[str, scoped("admin")]) -> Any:
-        """Erase it from log, state and records; the service recovers from the log meanwhile."""
-        if not await aside(shoal.erase, account_id):
+        """Erase it from log, state and records, with a proof; the service recovers meanwhile."""
+        proof = await aside(shoal.erase, account_id, caller)
+        if proof is None:
             raise not_found("account", account_id)
-        await aside(shoal.records.audit, caller, "erase", "account", {})
-        return {"erased": account_id}
+        return {"erased": account_id, "proof": asdict(proof)}
 
     # --- clusters
 
     @app.get("/v1/clusters", dependencies=[scoped("read")])
     async def get_clusters(
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100, offset: Annotated[int, Query(ge=0)] = 0
+        cursor: Cursor = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        offset: Annotated[int, Query(ge=0, le=10**9, description="instead of a cursor")] = 0,
     ) -> Any:
+        """Clusters of the last sweep, worst first."""
         found = await aside(shoal.cluster_list)
-        return {"clusters": found[offset : offset + limit], "total": len(found)}
+        some, more = part(found, f"o{offset}" if cursor is None else cursor, limit)
+        return {"clusters": some, "total": len(found), "next": more}
 
     @app.get("/v1/clusters/{cluster_id}", dependencies=[scoped("read")])
     async def get_cluster(cluster_id: str) -> Any:
@@ -459,11 +513,17 @@ def create_app(shoal: Shoal) -> FastAPI:
         return msgspec.to_builtins(case)
 
     @app.get("/v1/clusters/{cluster_id}/members", dependencies=[scoped("read")])
-    async def get_members(cluster_id: str) -> Any:
+    async def get_members(
+        cluster_id: str,
+        cursor: Cursor = None,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    ) -> Any:
+        """Its accounts."""
         members = await aside(shoal.members_of, cluster_id)
         if members is None:
             raise not_found("cluster", cluster_id)
-        return {"cluster_id": cluster_id, "members": members}
+        some, more = part(members, cursor, limit)
+        return {"cluster_id": cluster_id, "members": some, "total": len(members), "next": more}
 
     @app.get("/v1/parity", dependencies=[scoped("admin")])
     async def get_parity() -> Any:
@@ -473,7 +533,7 @@ def create_app(shoal: Shoal) -> FastAPI:
     @app.post("/v1/sweep")
     async def post_sweep(_: Annotated[str, scoped("admin")]) -> Any:
         """Look at the links now instead of within seconds."""
-        found = await aside(shoal.look)
+        found = await sweep()
         return {"at_ms": found.at, "clusters": len(found.clusters)}
 
     # --- people's words
@@ -493,22 +553,24 @@ def create_app(shoal: Shoal) -> FastAPI:
             for x in (body if isinstance(body, list) else [body])
         ]
         try:
-            kept = await aside(shoal.records.add_labels, new)
+            kept = await aside(lambda: shoal.records.add_labels(new, by=caller))
         except ValueError as problem:
             raise Problem(422, "Not a label", str(problem)) from None
-        await aside(shoal.records.audit, caller, "label", "labels", {"labels": kept})
         return {"labels": kept}
 
     @app.get("/v1/cases", dependencies=[scoped("read")])
     async def get_cases(
         status: Literal["open", "claimed", "closed"] | None = None,
-        cursor: Annotated[str | None, Query(max_length=200)] = None,
+        cursor: CaseCursor = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> Any:
-        try:
-            return await aside(shoal.records.list_cases, status, cursor, limit)
-        except ValueError as problem:
-            raise Problem(422, "Not as expected", str(problem)) from None
+        """Cases, newest first. `next_cursor` is `next` under its first name."""
+        found = await aside(shoal.records.list_cases, status, cursor, limit)
+        return {
+            "cases": found.cases,
+            "next": found.next_cursor,
+            "next_cursor": found.next_cursor,
+        }
 
     @app.get("/v1/cases/{case_id}", dependencies=[scoped("read")])
     async def get_case(case_id: int) -> Any:
@@ -541,25 +603,108 @@ def create_app(shoal: Shoal) -> FastAPI:
                 note=body.note,
             )
 
-        case = await aside(decide)
-        await aside(
-            shoal.records.audit, caller, "decide", f"case {case_id}", {"action": body.action}
-        )
-        return case
+        return await aside(decide)
+
+    @app.get("/v1/webhooks", dependencies=[scoped("admin")])
+    async def get_webhooks() -> Any:
+        return {"webhooks": await aside(shoal.records.list_webhooks)}
+
+    @app.post("/v1/webhooks", status_code=201)
+    async def post_webhook(body: WebhookIn, caller: Annotated[str, scoped("admin")]) -> Any:
+        """Be told of events by POST. The secret that signs them is in this answer and never again."""
+        try:
+            host = await aside(courier.check, body.url)
+        except BadUrl as problem:
+            place = [{"pointer": "#/url", "detail": str(problem)}]
+            raise Problem(422, "Not a webhook", f"#/url: {problem}", errors=place) from None
+        add = shoal.records.add_webhook
+        webhook = await aside(lambda: add(body.url, body.events, host, by=caller))
+        return asdict(webhook) | {"secret": courier.secret(webhook.id)}
+
+    @app.get("/v1/webhooks/{webhook_id}", dependencies=[scoped("admin")])
+    async def get_webhook(webhook_id: str) -> Any:
+        """With the last messages that it was never told, and why."""
+        webhook, letters = await aside(shoal.records.get_webhook, webhook_id)
+        return asdict(webhook) | {"dead_letters": letters}
+
+    @app.post("/v1/webhooks/{webhook_id}/redeliver")
+    async def redeliver(webhook_id: str, caller: Annotated[str, scoped("admin")]) -> Any:
+        """Try its dead letters again."""
+        again = await aside(lambda: shoal.records.redeliver(webhook_id, by=caller))
+        return {"redelivered": again}
+
+    @app.delete("/v1/webhooks/{webhook_id}")
+    async def delete_webhook(webhook_id: str, caller: Annotated[str, scoped("admin")]) -> Any:
+        await aside(lambda: shoal.records.remove_webhook(webhook_id, by=caller))
+        return {"removed": webhook_id}
 
     @app.get("/v1/canaries", dependencies=[scoped("read")])
-    async def get_canaries() -> Any:
-        return {"canaries": await aside(shoal.records.list_canaries)}
+    async def get_canaries(
+        cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    ) -> Any:
+        """Marked prompts, oldest first."""
+        some, more = part(await aside(shoal.records.list_canaries), cursor, limit)
+        return {"canaries": some, "next": more}
 
     @app.post("/v1/canaries", status_code=201)
     async def post_canary(body: CanaryIn, caller: Annotated[str, scoped("act")]) -> Any:
         mark = shoal.secret.token("prompt", body.prompt_id)
         if mark in shoal.canaries:
             raise Problem(409, "Known already", "this prompt is a canary already: GET /v1/canaries")
-        canary = await aside(shoal.records.add_canary, mark, body.station, body.note)
+        canary = await aside(
+            lambda: shoal.records.add_canary(mark, body.station, body.note, by=caller)
+        )
         shoal.canaries.add(mark)
-        await aside(shoal.records.audit, caller, "canary", "canaries", {"id": canary.id})
         return canary
+
+    # --- what is decided, as it is decided
+
+    @app.get(
+        "/v1/decisions/stream",
+        dependencies=[scoped("read")],
+        response_class=StreamingResponse,
+        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    )
+    async def get_decisions(
+        request: Request,
+        action: Literal["challenge", "throttle", "review", "suspend"] = "challenge",
+        last_event_id: Annotated[
+            str | None, Header(max_length=64, description="go on after this message")
+        ] = None,
+    ) -> Response:
+        """Decisions of this action or a more severe one, as server-sent events, as they are made.
+
+        `id`, `event: decision`, `data: {event_id, account_id, occurred_at, decision}`. The last ten
+        thousand are kept for who comes back; `event: gap` says that some between are gone, `event:
+        dropped` that this listener was too slow.
+        """
+        authorization = request.headers.get("authorization", "")
+
+        async def welcome() -> bool:
+            try:
+                (await admit(authorization)).must("read")
+            except (Problem, Unavailable):
+                return False
+            return True
+
+        return Listening(decisions, last_event_id, Action[action], welcome)
+
+    # --- keys
+
+    @app.get("/v1/keys", dependencies=[scoped("admin")])
+    async def get_keys(
+        cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    ) -> Any:
+        """API keys without their secrets, oldest first, revoked ones too."""
+        some, more = part(await aside(shoal.records.list_keys), cursor, limit)
+        return {"keys": some, "next": more}
+
+    @app.delete("/v1/keys/{key_id}")
+    async def delete_key(key_id: str, caller: Annotated[str, scoped("admin")]) -> Any:
+        """Revoke a key; it ends at once."""
+        key = await aside(lambda: shoal.records.revoke_key(key_id, by=caller))
+        gate.forget()
+        return key
 
     # --- the operator's
 
@@ -569,38 +714,36 @@ def create_app(shoal: Shoal) -> FastAPI:
 
     @app.get("/readyz")
     async def readyz() -> Response:
-        if shoal.fault is not None:
-            return Problem(503, "Not ready", shoal.fault, {"Retry-After": "1"}).answer()
+        """Whether events should be sent here; if not, why, a `{code, detail}` a reason."""
+        reasons = vitals.not_ready()
+        if reasons:
+            detail = "; ".join(x["detail"] for x in reasons)
+            return Problem(503, "Not ready", detail, {"Retry-After": "1"}, reasons=reasons).answer()
+        no_model = {"code": "no_model", "detail": "clusters alone decide: no model is loaded"}
         return JSONResponse(
             {
-                "status": "ready",
+                "status": "standby" if shoal.standby else "ready",
                 "events": shoal.accepted,
                 "model": shoal.model.version if shoal.model else None,
                 "feature_hash": shoal.engine.catalog.hash,
+                "notes": [] if shoal.model else [no_model],
             }
         )
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
-        gauges["ready"].set(shoal.fault is None)
-        if shoal.fault is None:
-            gauges["accounts"].set(len(shoal.engine.ledger))
-            gauges["clusters"].set(len(shoal.engine.cluster_ids))
-            gauges["log_entries"].set(len(shoal.entry_id))
-        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
+        """Prometheus' text format."""
+        return Response(vitals.scrape(), media_type="text/plain; version=0.0.4")
 
-    page = Environment(autoescape=select_autoescape(default=True)).from_string(
-        resources.files("service").joinpath("page.html").read_text()
-    )
-
-    @app.get("/", dependencies=[scoped("read")], include_in_schema=False)
-    async def console() -> HTMLResponse:
-        if shoal.fault is not None:
-            raise Problem(503, "Not ready", shoal.fault)
+    @app.get("/", include_in_schema=False, dependencies=[scoped("read")])
+    async def console() -> Response:
         clusters = (await aside(shoal.cluster_list))[:100]
-        return HTMLResponse(
-            page.render(clusters=clusters, events=shoal.accepted, accounts=len(shoal.engine.ledger))
-        )
+        counts = {"events": shoal.accepted, "accounts": len(shoal.engine.ledger)}
+        return page("page.html", clusters=clusters, **counts)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return page("docs.html", paths=app.openapi()["paths"])
 
     make = app.openapi
     app.openapi = lambda: app.openapi_schema or complete(make())  # type: ignore[method-assign]

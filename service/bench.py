@@ -5,6 +5,8 @@ rounds. A floor is the least work that any design must do: decode the bytes, wal
 sightings, ask the server. Nothing here is compared with a figure from another day.
 """
 
+import asyncio
+import itertools
 import os
 import statistics
 import subprocess
@@ -30,11 +32,13 @@ from features.event import decode_lines
 from features.memory import MemoryWindow
 from features.reader import read_events
 from features.redis import RedisWindow
-from features.rows import Kinds, Names, RowBuilder
+from features.rows import Kinds, Names
+from features.seal import Sealer
 from service import offline
 from service.demo import Served
 from service.folder import OFFLINE, Folder
 from service.intake import read_body
+from service.pace import paced
 from service.scenario import write
 from service.shoal import Shoal
 from service.valkey import EmbeddedValkey
@@ -42,6 +46,7 @@ from service.valkey import EmbeddedValkey
 BATCH = 1000
 ROUNDS = 3
 POSTS = 1500
+STEADY_PER_S, STEADY_S, STEADY_TURNS = 500, 10.0, 4  # to each of the two
 
 
 @dataclass(frozen=True)
@@ -154,10 +159,9 @@ def _window(folder: Path, lines: list[bytes], model: Model) -> list[Row]:
     """The fold alone, a replay of sealed events, and the redis window."""
     n = len(lines)
     engine = Engine(read_policy(), OFFLINE, model)
-    events, bodies, _ = engine.seal(decode_lines(b"\n".join(lines))[0])
-    builder = RowBuilder(Kinds(model.catalog.kinds), Names())
-    rows = builder.build(events, bodies)
-    n = len(events)
+    sealed, _ = engine.sealer.seal(decode_lines(b"\n".join(lines))[0])
+    rows, bodies = sealed.rows, sealed.bodies
+    n = len(bodies)
 
     def fold() -> None:
         window = MemoryWindow(model.catalog)
@@ -165,10 +169,13 @@ def _window(folder: Path, lines: list[bytes], model: Model) -> list[Row]:
             window.fold(rows.part(i, min(n, i + BATCH)))
 
     def replay() -> None:
-        window, again = MemoryWindow(model.catalog), RowBuilder(Kinds(model.catalog.kinds), Names())
+        window, again = (
+            MemoryWindow(model.catalog),
+            Sealer(OFFLINE, Kinds(model.catalog.kinds), Names()),
+        )
         for i in range(0, n, BATCH):
-            part = decode_lines(b"\n".join(bodies[i : i + BATCH]))[0]
-            window.fold(again.build(part, bodies[i : i + BATCH]))
+            part = bodies[i : i + BATCH]
+            window.fold(again.read(part).rows)
 
     lookups = len(MemoryWindow(model.catalog).plan.sets)
     keys = np.random.default_rng(2).integers(1, 2**63, size=n * lookups // 8).astype(np.uint64)
@@ -241,7 +248,8 @@ import uvicorn, sys
 async def app(scope, receive, send):
     if scope["type"] != "http": return
     while (await receive()).get("more_body"): pass
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"{}"})
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", access_log=False, lifespan="off")
 """
@@ -251,31 +259,60 @@ def _http(folder: Path, lines: list[bytes], model: Model) -> list[Row]:
     """One event a POST, against a route that does nothing, and batches over HTTP."""
     load(Folder(folder / "data").models)
     port = 18_431 + os.getpid() % 1000
+    bare = f"http://127.0.0.1:{port}/"
     noop = subprocess.Popen([sys.executable, "-c", _NOOP, str(port)])
+    served = Served(folder / "data", 0)
     try:
-        _wait(f"http://127.0.0.1:{port}/")
-        floor = _posts(f"http://127.0.0.1:{port}/", noop.pid, lines[:POSTS])
+        _wait(bare)
+        with served as url:
+            floor = _posts(bare, noop.pid, lines[:POSTS])
+            ours = _posts(f"{url}/v1/events", served.process.pid, lines[:POSTS])
+            steady = _steady(bare, f"{url}/v1/events", lines)
+            began = time.monotonic()
+            with httpx.Client(timeout=60) as client:
+                for i in range(0, len(lines), BATCH):
+                    client.post(
+                        f"{url}/v1/events",
+                        content=b"\n".join(lines[i : i + BATCH]),
+                        headers={"content-type": "application/x-ndjson"},
+                    ).raise_for_status()
+            batched = len(lines) / (time.monotonic() - began)
     finally:
         noop.terminate()
         noop.wait()
-    served = Served(folder / "data", 0)
-    with served as url:
-        ours = _posts(f"{url}/v1/events", served.process.pid, lines[:POSTS])
-        rest = lines[POSTS:]
-        began = time.monotonic()
-        with httpx.Client(timeout=60) as client:
-            for i in range(0, len(rest), BATCH):
-                client.post(
-                    f"{url}/v1/events",
-                    content=b"\n".join(rest[i : i + BATCH]),
-                    headers={"content-type": "application/x-ndjson"},
-                ).raise_for_status()
-        batched = len(rest) / (time.monotonic() - began) if rest else 0.0
     return [
         Row("POST of one event, server CPU", ours[0], "µs", floor[0], "bare ASGI no-op"),
         Row("POST of one event, median", ours[1], "ms", floor[1], "bare ASGI no-op"),
         Row("POST of one event, p99", ours[2], "ms", floor[2], "bare ASGI no-op"),
+        *steady,
         Row("NDJSON over HTTP, batches of 1,000", batched, "events/s"),
+    ]
+
+
+def _steady(bare: str, ours: str, lines: list[bytes]) -> list[Row]:
+    """Single events at a steady rate, to both in turns, so that a busy moment hits both."""
+    fresh = itertools.count()
+    took: dict[str, list[float]] = {bare: [], ours: []}
+    for _ in range(STEADY_TURNS):
+        for url, seen in took.items():
+            bodies = [
+                lines[i % len(lines)].replace(b'"event_id":"', b'"event_id":"steady%d-' % i, 1)
+                for i in itertools.islice(fresh, round(STEADY_PER_S * STEADY_S / STEADY_TURNS))
+            ]
+            seen += asyncio.run(paced(url, bodies, STEADY_PER_S))
+
+    def ms(url: str, q: float) -> float:
+        return float(np.quantile(took[url], q)) * 1e3
+
+    return [
+        Row(
+            f"{STEADY_PER_S} POSTs a second, {name}",
+            ms(ours, q),
+            "ms",
+            ms(bare, q),
+            "bare ASGI no-op",
+        )
+        for name, q in (("median", 0.5), ("p99", 0.99))
     ]
 
 

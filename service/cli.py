@@ -1,5 +1,6 @@
 """The command line. Exit codes: 0 done, 1 found wanting, 2 bad input (said with file, line, field)."""
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,8 @@ models_app = typer.Typer(
 keys_app = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
+audit_app = typer.Typer(help="What was done and by whom: list, verify, head.", no_args_is_help=True)
+app.add_typer(audit_app, name="audit")
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
@@ -54,6 +57,10 @@ KnobOption = Annotated[
         "--knob",
         help="name=number: what every ring does otherwise than its tier; several may be given.",
     ),
+]
+RecordsOption = Annotated[
+    str | None,
+    typer.Option("--records", help="SQLAlchemy URL; SQLite in the data folder if absent."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 DATA = Path(DEFAULT)
@@ -112,11 +119,15 @@ def train(
     policy: PolicyOption = None,
     json: JsonOption = False,
     promote: Annotated[bool, typer.Option(help="Make it the current model.")] = True,
+    records: RecordsOption = None,
 ) -> None:
     """Learn a model from a log and labels, with operators held out for every figure."""
     from service import offline
 
     model = offline.train(events, labels, data, name, policy, err.print, progress, promote)
+    if promote:
+        with _records(data, records) as kept:
+            kept.audit(_actor(), "promote", f"model {model.version}", {"trained": True})
     report = model.about["held_out_operators"]
     if json:
         print(msgspec.json.encode({"model": model.version, **model.about}).decode())
@@ -320,10 +331,7 @@ def serve(
     state: Annotated[
         str, typer.Option(help="`memory`, or the URL of a Redis ≥ 7.0 or Valkey ≥ 7.2.")
     ] = "memory",
-    records: Annotated[
-        str | None,
-        typer.Option("--records", help="SQLAlchemy URL; SQLite in the data folder if absent."),
-    ] = None,
+    records: RecordsOption = None,
     model: Annotated[
         str | None,
         typer.Option("--model", help="Version; the current one if absent; `none`: clusters alone."),
@@ -331,13 +339,36 @@ def serve(
     fsync: Annotated[
         str, typer.Option(help="When the log reaches the disk: everysec, always, no.")
     ] = "everysec",
+    standby: Annotated[
+        bool,
+        typer.Option(help="Follow the service that runs on --data; take over when it is gone."),
+    ] = False,
+    rate: Annotated[
+        float, typer.Option(min=0.1, help="Events a second that one API key may send.")
+    ] = 50_000,
     data: DataOption = DATA,
     policy: PolicyOption = None,
+    webhook_allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--webhook-allow",
+            help="A network (CIDR) that is not public and may have webhooks; several may be given.",
+        ),
+    ] = None,
 ) -> None:
     """Run the service: events in, decisions, clusters and cases out."""
     from service.serve import run
 
-    run(host, port, state, records, model, fsync, data, policy)
+    run(host, port, state, records, model, fsync, data, policy, standby, rate, webhook_allow or ())
+
+
+@app.command()
+def archive(data: DataOption = DATA) -> None:
+    """Copy the whole log to Parquet (DATA/cold) while no service runs; a running one does it as it goes."""
+    from service.cold import archive_all
+    from service.folder import Folder
+
+    err.print(f"{archive_all(Folder(data)):,} events archived")
 
 
 @app.command()
@@ -406,22 +437,28 @@ def models_show(
 
 
 @models_app.command("promote")
-def models_promote(name: str, data: DataOption = DATA) -> None:
+def models_promote(name: str, data: DataOption = DATA, records: RecordsOption = None) -> None:
     """Make a version the current one."""
-    from detector.model import promote
+    from detector.model import current, promote
     from service.folder import Folder
 
-    promote(Folder(data).models, name)
+    folder = Folder(data).models
+    promote(folder, name)
+    with _records(data, records) as kept:
+        kept.audit(_actor(), "promote", f"model {current(folder)}", {})
     err.print(f"{name} is current; a running service takes it up when restarted")
 
 
 @models_app.command("rollback")
-def models_rollback(data: DataOption = DATA) -> None:
+def models_rollback(data: DataOption = DATA, records: RecordsOption = None) -> None:
     """Return to the version before the last promotion."""
     from detector.model import rollback
     from service.folder import Folder
 
-    err.print(f"{rollback(Folder(data).models)} is current again")
+    version = rollback(Folder(data).models)
+    with _records(data, records) as kept:
+        kept.audit(_actor(), "roll back", f"model {version}", {})
+    err.print(f"{version} is current again")
 
 
 @keys_app.command("create")
@@ -431,20 +468,18 @@ def keys_create(
         list[str], typer.Option("--scope", help="ingest, read, act, admin; several may be given.")
     ],
     data: DataOption = DATA,
-    records: Annotated[str | None, typer.Option("--records")] = None,
+    records: RecordsOption = None,
 ) -> None:
     """Make an API key; its secret is shown once. With the first key, the service asks everybody for one."""
     with _records(data, records) as kept:
         try:
-            print(kept.create_key(name, scope))
+            print(kept.create_key(name, scope, by=_actor()))
         except ValueError as problem:
             raise typer.BadParameter(str(problem), param_hint="--scope") from None
 
 
 @keys_app.command("list")
-def keys_list(
-    data: DataOption = DATA, records: Annotated[str | None, typer.Option("--records")] = None
-) -> None:
+def keys_list(data: DataOption = DATA, records: RecordsOption = None) -> None:
     """Keys, without their secrets."""
     with _records(data, records) as kept:
         for key in kept.list_keys():
@@ -456,24 +491,77 @@ def keys_list(
 def keys_revoke(
     id: Annotated[str, typer.Argument(help="The key's id, as `shoal keys list` shows it.")],
     data: DataOption = DATA,
-    records: Annotated[str | None, typer.Option("--records")] = None,
+    records: RecordsOption = None,
 ) -> None:
     """End a key; a running service refuses it within a second."""
     with _records(data, records) as kept:
-        kept.revoke_key(id)
+        kept.revoke_key(id, by=_actor())
     err.print(f"key {id} is revoked")
+
+
+@audit_app.command("list")
+def audit_list(
+    after: Annotated[int, typer.Option(min=0, help="Rows after this number.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 100,
+    data: DataOption = DATA,
+    records: RecordsOption = None,
+) -> None:
+    """What was done and by whom, a row of JSON each, in order."""
+    with _records(data, records) as kept:
+        for row in kept.list_audit(after, limit):
+            print(msgspec.json.encode(row).decode())
+
+
+@audit_app.command("head")
+def audit_head(data: DataOption = DATA, records: RecordsOption = None) -> None:
+    """Where the audit ends now; keep it where nobody can write both."""
+    with _records(data, records) as kept:
+        print(kept.audit_head())
+
+
+@audit_app.command("verify")
+def audit_verify(
+    head: Annotated[
+        str | None, typer.Option("--head", help="What `shoal audit head` once printed.")
+    ] = None,
+    data: DataOption = DATA,
+    records: RecordsOption = None,
+) -> None:
+    """Whether the audit is what was written; names the first row that is not (exit code 1)."""
+    from service.audit import AuditBroken, parse_head
+
+    try:
+        known = None if head is None else parse_head(head)
+    except ValueError as problem:
+        raise typer.BadParameter(str(problem), param_hint="--head") from None
+    with _records(data, records) as kept:
+        try:
+            rows = kept.verify_audit(known)
+        except AuditBroken as problem:
+            err.print(f"shoal: {problem}", markup=False)
+            raise typer.Exit(1) from None
+    err.print(f"{rows:,} rows are what was written")
+
+
+def _actor() -> str:
+    """Whoever runs this command, by the system's word."""
+    import getpass
+
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # a user id without a name
+        return f"cli:{os.getuid()}"
 
 
 @contextmanager
 def _records(data: Path, url: str | None) -> Iterator[Any]:
-    import time
-
-    from service.folder import Folder
+    from service.folder import Folder, now_ms
     from service.records import Records
 
     folder = Folder(data)
     folder.secret()  # makes the folder
-    with Records(url or folder.records_url, clock=lambda: time.time_ns() // 1_000_000) as kept:
+    address = url or folder.records_url
+    with Records(address, clock=now_ms, anchors=folder.anchors) as kept:
         yield kept
 
 
@@ -512,9 +600,9 @@ def _said_plainly() -> tuple[type[Exception], ...]:
     from detector.policy import PolicyProblem
     from detector.train import TrainingProblem
     from features.reader import InputProblem
+    from service.database import RecordsError
     from service.folder import FolderProblem
     from service.log import LogError
-    from service.records import RecordsError
     from service.scenario import ScenarioProblem
     from service.serve import ServeProblem
     from service.shoal import Unavailable

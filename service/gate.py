@@ -1,68 +1,160 @@
-"""Who may come in: bearer keys and their scopes, looked up once a second and not once a request.
+"""Who may come in, to do what, and how fast: bearer keys, their scopes and their rates.
 
 As long as no key exists everybody may do everything, which is for one machine (`shoal serve` then
-listens on the loopback only). What the records say is remembered for a second: a key that is made
-or revoked, here or by `shoal keys` in another process, counts at the latest one second later.
+listens on the loopback only). Which keys there are is looked up once a second and not once a request:
+a key that is revoked by `shoal keys` in another process ends at the latest one second later, one that
+is revoked over HTTP at once. A secret is looked up once. One that names no key that is known leads to
+a fresh look, so that a new key counts at once, but not more than GUESSES times a second: strangers who
+guess cost next to nothing.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from service.problem import Problem
-from service.records import Key, Records, Scope
+from service.records import Records, Scope
 
 LIFE_S = 1.0
-REMEMBERED = 4096  # secrets, wrong ones too
+REMEMBERED = 4096  # secrets that name a key, wrong ones too
+GUESSES = 20
+RATE = 50_000.0  # events a second and key, if nothing else is said: more than one core decides
+BURST_S = 5.0  # how many seconds' worth may come at once
 
 _ASK = {"WWW-Authenticate": "Bearer"}
 
 
-class Gate:
-    """`clock` gives seconds that only go forward."""
+class Bucket:
+    """A token bucket that may be overdrawn: who has anything left is let in, and pays afterwards.
 
-    def __init__(self, records: Records, clock: Callable[[], float] = time.monotonic) -> None:
-        self._records, self._clock = records, clock
+    So a batch larger than the bucket passes, and on average nobody exceeds the rate.
+    """
+
+    def __init__(self, rate: float, clock: Callable[[], float]) -> None:
+        self._rate, self._clock = rate, clock
+        self._left, self._at = rate * BURST_S, clock()
+
+    def wait_s(self) -> float:
+        """Seconds until there is something left; 0 when there is."""
+        now = self._clock()
+        self._left = min(self._rate * BURST_S, self._left + (now - self._at) * self._rate)
+        self._at = now
+        return 0.0 if self._left > 0 else -self._left / self._rate + 1e-3
+
+    def pay(self, events: int) -> None:
+        self._left -= events
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. `scopes` is None for everybody on a machine without keys."""
+
+    name: str
+    scopes: frozenset[Scope] | None = None
+    bucket: Bucket | None = None
+
+    def must(self, scope: Scope) -> None:
+        """Raises Problem (403) without the scope."""
+        if self.scopes is not None and scope not in self.scopes:
+            has = ", ".join(sorted(self.scopes))
+            raise Problem(403, "Not allowed", f"this key lacks the scope `{scope}`; it has {has}")
+
+    def knock(self) -> None:
+        """Raises Problem (429) when more was sent than the key's rate lets through."""
+        if self.bucket is not None:
+            if wait := self.bucket.wait_s():
+                raise Problem(
+                    429,
+                    "Too fast",
+                    "this key sends more than its rate; slow down, or ask for a higher one",
+                    {"Retry-After": str(math.ceil(wait))},
+                )
+            self.bucket.pay(1)
+
+    def pay(self, events: int) -> None:
+        if self.bucket is not None:
+            self.bucket.pay(events)
+
+
+class Gate:
+    """`clock` gives seconds that only go forward; `rate` is in events a second and key."""
+
+    def __init__(
+        self,
+        records: Records,
+        clock: Callable[[], float] = time.monotonic,
+        rate: float = RATE,
+    ) -> None:
+        self._records, self._clock, self._rate = records, clock, rate
         self._until = -1.0
+        self._guesses = 0
         self._open = False
-        self._keys: dict[str, Key | None] = {}
+        self._callers: dict[str, Caller] = {}  # by key id; revoked ones are not here
+        self._named: dict[str, str | None] = {}  # secret to key id
         self._lock = threading.Lock()
 
     def known(self, authorization: str) -> bool:
         """Whether `admit` would answer without a look at the records."""
-        return self._clock() < self._until and (
-            not authorization or _secret(authorization) in self._keys
-        )
+        if self._clock() >= self._until:
+            return False
+        secret = _secret(authorization)
+        if secret and _id(secret) not in self._callers:
+            return self._guesses >= GUESSES
+        return not secret or secret in self._named
 
-    def admit(self, authorization: str, scope: Scope) -> str:
-        """The caller's name.
+    def admit(self, authorization: str) -> Caller:
+        """The caller.
 
         Raises:
-            Problem: 401 without a key that counts, 403 without the scope.
+            Problem: 401 without a key that counts.
             RecordsError: the records cannot be read.
         """
         with self._lock:
-            if self._clock() >= self._until or len(self._keys) > REMEMBERED:
-                self._keys.clear()
-                self._open = not self._records.list_keys()
-                self._until = self._clock() + LIFE_S
+            if self._clock() >= self._until:
+                self._guesses = 0
+                self._look()
             if not authorization:
                 if self._open:
-                    return "local"
+                    return Caller("local")
                 raise Problem(401, "Not signed in", "send `Authorization: Bearer <key>`", _ASK)
             secret = _secret(authorization)
-            if secret not in self._keys:
-                self._keys[secret] = self._records.find_key(secret) if secret else None
-            key = self._keys[secret]
-        if key is None:
+            if secret and _id(secret) not in self._callers and self._guesses < GUESSES:
+                self._guesses += 1
+                self._look()
+            if secret not in self._named and _id(secret) in self._callers:
+                if len(self._named) >= REMEMBERED:
+                    self._named.clear()
+                found = self._records.find_key(secret)
+                self._named[secret] = found.id if found else None
+            caller = self._callers.get(self._named.get(secret) or "")
+        if caller is None:
             raise Problem(401, "Not signed in", "no such key, or it is revoked", _ASK)
-        if scope not in key.scopes:
-            has = ", ".join(sorted(key.scopes))
-            raise Problem(403, "Not allowed", f"this key lacks the scope `{scope}`; it has {has}")
-        return key.name
+        return caller
+
+    def forget(self) -> None:
+        """Look at the records again before the next caller: a key was just revoked."""
+        self._until = -1.0
+
+    def _look(self) -> None:
+        keys = self._records.list_keys()
+        self._open = not keys
+        before = self._callers
+        self._callers = {
+            k.id: before.get(k.id) or Caller(k.name, k.scopes, Bucket(self._rate, self._clock))
+            for k in keys
+            if k.revoked_at is None
+        }
+        self._until = self._clock() + LIFE_S
 
 
 def _secret(authorization: str) -> str:
     """The key in a header's value; empty when it is of another kind."""
     kind, _, secret = authorization.partition(" ")
     return secret.strip() if kind.lower() == "bearer" else ""
+
+
+def _id(secret: str) -> str:
+    """The id of the key that a secret names, whether there is one or not."""
+    return secret.split("_", 2)[1] if secret.count("_") >= 2 else ""

@@ -12,8 +12,9 @@ Layout. One stream, `{shoal:log}`; an entry is one XADD with these fields:
     c   CRC-32 of v, k, n and z, each preceded by its u32 length; decimal
 
 Beside it, `{shoal:log}:trimmed` holds the id of the last entry that was trimmed away, so that a
-reader who resumes from a place that is gone is told so and does not skip the gap. (The braces keep
-both keys on one shard of a cluster.)
+reader who resumes from a place that is gone is told so and does not skip the gap. `{shoal:log}:token`
+holds the token of the one writer, where there is to be only one (service/lease.py): an append with
+another is refused. (The braces keep all keys on one shard of a cluster.)
 
 Why so. Entry by entry an event costs an XADD; by the batch of 256 it costs under a microsecond.
 Events and the answers given to them are one entry, hence one write: after a crash an event is
@@ -33,11 +34,13 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import msgspec
 import redis
 import zstandard
+from redis.cluster import RedisCluster
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.typing import EncodableT, FieldT
 
@@ -48,6 +51,21 @@ NOTHING = "0-0"
 # Entries fetched at a time: of 256 events each, about 2 MB.
 CHUNK_ENTRIES = 64
 ZSTD_LEVEL = 1
+REPLICA_MS_MAX = 1000  # how long an append on a cluster waits for a replica
+
+FENCED = "another service has taken over this log"
+
+# KEYS: from, to, the token. ARGV: our token.
+_FENCED_RENAME = """
+if redis.call('GET', KEYS[3]) ~= ARGV[1] then return false end
+return redis.call('RENAME', KEYS[1], KEYS[2])
+"""
+
+# KEYS: the stream, the token. ARGV: our token, then fields and values.
+_FENCED_ADD = """
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return false end
+return redis.call('XADD', KEYS[1], '*', unpack(ARGV, 2))
+"""
 
 _LENGTH = struct.Struct("<I")
 _ID = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
@@ -63,6 +81,10 @@ class LogCorrupted(LogError):
 
 class LogFormatUnknown(LogError):
     """An entry was written by a newer Shoal."""
+
+
+class Fenced(LogError):
+    """Another service has become the writer of this log."""
 
 
 class LogTrimmed(LogError):
@@ -95,14 +117,18 @@ class EventLog:
         if client.get_encoder().decode_responses:
             raise ValueError("the log needs a client that returns bytes: decode_responses=False")
         self._client = client
+        # the client of a cluster has the interface of the other one, and no common type with it
+        self._cluster = client if isinstance(cast(object, client), RedisCluster) else None
         self._stream = stream
         self._trimmed = f"{stream}:trimmed"
+        self.token: int | None = None  # of the one writer; None where anybody may append
 
     def append(self, payloads: Sequence[bytes], answers: bytes) -> str:
         """Append a batch and the answers given to it; returns the entry's id.
 
         When this returns the batch is in the log, as durable as the server's fsync policy.
-        Raises ValueError for an empty batch, redis.RedisError when the server refuses or is gone.
+        Raises ValueError for an empty batch, redis.RedisError when the server refuses or is gone,
+        Fenced when `token` is no longer the writer's.
         """
         if not payloads:
             raise ValueError("an entry holds at least one event")
@@ -114,10 +140,13 @@ class EventLog:
             raise ValueError("a control entry has a name")
         return self._add(encode_control(name, body))
 
-    def read(self, after: str = NOTHING, *, chunk_entries: int = CHUNK_ENTRIES) -> Iterator[Entry]:
+    def read(
+        self, after: str = NOTHING, *, gapless: bool = False, chunk_entries: int = CHUNK_ENTRIES
+    ) -> Iterator[Entry]:
         """Entries after the id `after`, in order, up to the end at the time it is reached.
 
-        Without `after`: from the oldest entry still held, whatever was trimmed before it. Fetched
+        Without `after`: from the oldest entry still held, whatever was trimmed before it; but
+        `gapless` the log's beginning is a place like any other, which may have been trimmed. Fetched
         in chunks of `chunk_entries`; memory is that of one chunk. Raises LogTrimmed when `after`
         lies in the trimmed part, LogCorrupted and LogFormatUnknown with the entry's id, ValueError
         when `after` is no entry id.
@@ -130,7 +159,7 @@ class EventLog:
                 both.xrange(self._stream, f"({_id(position)}", "+", count=chunk_entries)
                 held, chunk = both.execute()
             trimmed = _text(held) if held is not None else NOTHING
-            if (0, 0) < position < parse_id(trimmed):
+            if position < parse_id(trimmed) and (gapless or position > (0, 0)):
                 raise LogTrimmed(
                     f"the log after {_id(position)} is gone: it was trimmed up to and with "
                     f"{trimmed}; start from a snapshot at or after that id"
@@ -138,9 +167,18 @@ class EventLog:
             if not chunk:
                 return
             for id, fields in chunk:
+                if isinstance(fields, list):  # as a cluster's transaction hands it on
+                    fields = dict(zip(fields[::2], fields[1::2], strict=True))
                 entry = decode(_text(id), fields)
                 position = parse_id(entry.id)
                 yield entry
+
+    def follow_on(self, id: str) -> None:
+        """Have every later entry come after this id, which another copy of the log may hold."""
+        if parse_id(self.last_id()) < parse_id(id):
+            milliseconds, sequence = parse_id(id)
+            fields = encode_control("follows", id.encode())
+            self._client.xadd(self._stream, fields, id=f"{milliseconds}-{sequence + 1}")
 
     def entry(self, id: str) -> Entry | None:
         """The entry with this id, None where it is not held."""
@@ -174,10 +212,18 @@ class EventLog:
                 )
             self._client.xadd(draft, fields, id=entry.id)
         if dropped:
-            self._client.rename(draft, self._stream)
+            self._put_in_place(draft)
         else:
             self._client.delete(draft)
         return dropped
+
+    def _put_in_place(self, draft: str) -> None:
+        if self.token is None:
+            self._client.rename(draft, self._stream)
+            return
+        keys = (draft, self._stream, f"{self._stream}:token")
+        if self._client.eval(_FENCED_RENAME, 3, *keys, self.token) is None:
+            raise Fenced(FENCED)
 
     def first_id(self) -> str | None:
         """Id of the oldest entry held, or None when the log is empty."""
@@ -219,7 +265,44 @@ class EventLog:
         return int(dropped)
 
     def _add(self, fields: dict[FieldT, EncodableT]) -> str:
-        return _text(self._client.xadd(self._stream, fields))
+        if self._cluster is not None:
+            return self._add_on_two(self._cluster, fields)
+        if self.token is None:
+            id = _text(self._client.xadd(self._stream, fields))
+        else:
+            id = self._add_fenced(self.token, fields)
+        # A server whose disk is full answers the write that filled it, and refuses the next command:
+        # a PING, too. So it is asked for one before anybody is told that the entry is kept.
+        self._client.ping()
+        return id
+
+    def _add_on_two(self, cluster: Any, fields: dict[FieldT, EncodableT]) -> str:
+        """Append on the shard's primary, and wait until a replica of it, where it has one, holds it, too.
+
+        A primary that fails is replaced by its replica, which knows what it was sent so far. WAIT
+        speaks of the connection it is sent on, hence the pipeline to this one node.
+        """
+        node = cluster.get_node_from_key(self._stream)
+        server = cluster.get_redis_connection(node) if node is not None else None
+        if server is None:
+            raise RedisConnectionError("no node of the cluster serves the log")
+        nodes = cluster.nodes_manager.slots_cache[cluster.keyslot(self._stream)]
+        wanted = min(1, len(nodes) - 1)
+        with server.pipeline(transaction=False) as both:
+            both.xadd(self._stream, fields)
+            both.execute_command("WAIT", wanted, REPLICA_MS_MAX)
+            id, reached = both.execute()
+        if int(reached) < wanted:
+            raise RedisConnectionError("no replica of the log's node has confirmed the entry")
+        return _text(id)
+
+    def _add_fenced(self, token: int, fields: dict[FieldT, EncodableT]) -> str:
+        told = [part for field in fields.items() for part in field]
+        keys = (self._stream, f"{self._stream}:token")
+        id = self._client.eval(_FENCED_ADD, 2, *keys, token, *told)
+        if id is None:
+            raise Fenced(FENCED)
+        return _text(id)
 
 
 def encode_events(payloads: Sequence[bytes], answers: bytes) -> dict[FieldT, EncodableT]:

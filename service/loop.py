@@ -105,7 +105,7 @@ class Decider:
                     self.ledger.record(event)
             return
         answered, _ = engine.ingest(part)
-        for event, decision in zip(answered.events, answered.decisions, strict=True):
+        for event, decision in zip(answered.sealed.events, answered.decisions, strict=True):
             if decision is not None:  # else a duplicate: said before
                 self.ledger.record(event)
                 self._note(event.account_id, Action[decision.action], risen)

@@ -94,7 +94,7 @@ class Sizes:
 
 SIZES: Mapping[str, Sizes] = {
     "full": Sizes(
-        train=(3, 4000, 4), headline=(21_200, 3), seeds={"T0": 1, "T1": 5, "T2": 2, "T3": 2},
+        train=(3, 4000, 3), headline=(21_200, 2), seeds={"T0": 1, "T1": 5, "T2": 2, "T3": 2},
         base_rates=(0.001, 0.01), study=(5000, 3), small=(1500, 3), looped=(1000, 4), swept=(1200, 3), tiers=TIERS,
         knobs=len(KNOBS), all_values=True, poisons=(0.01, 0.05, 0.1), crowds=(0.1, 0.3),
         answers=len(ANSWERS), rounds=3,
@@ -122,6 +122,14 @@ def standard(size: str) -> list[Cell]:
     )
     model = ("train",)
     cells = [Cell("train", "train", lessons)]
+    before = "train"  # first, because each round waits for the one before
+    for r in range(s.rounds):
+        trial = World("market", SMALL_SEED + 300 + r, *s.swept, SMALL_SHARE, "T2")
+        test = World("market", SMALL_SEED + 400 + r, *s.swept, SMALL_SHARE, "T2")
+        name = f"response-{r + 1}"
+        worlds = (*lessons, trial, test)
+        cells.append(Cell(name, "respond", worlds, ANSWERS[: s.answers], (before,)))
+        before = name
 
     wide, long = s.headline
     for tier, seeds in s.seeds.items():
@@ -159,14 +167,6 @@ def standard(size: str) -> list[Cell]:
     for share in s.poisons:
         worlds = (*lessons, base)
         cells.append(Cell(f"poison-{share:g}", "poison", worlds, (("share", share),)))
-    before = "train"
-    for r in range(s.rounds):
-        trial = World("market", SMALL_SEED + 300 + r, *s.swept, SMALL_SHARE, "T2")
-        test = World("market", SMALL_SEED + 400 + r, *s.swept, SMALL_SHARE, "T2")
-        name = f"response-{r + 1}"
-        worlds = (*lessons, trial, test)
-        cells.append(Cell(name, "respond", worlds, ANSWERS[: s.answers], (before,)))
-        before = name
     return cells
 
 

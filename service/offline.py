@@ -22,7 +22,7 @@ from detector.policy import read_policy
 from detector.study import study
 from features.catalog import Catalog, with_kinds
 from features.event import AnyEvent, InvalidEvent, encode
-from features.identity import seal
+from features.identity import canonical
 from features.reader import Batch, InputProblem, read_events
 from features.table import Label, read_labels, read_truth, unknown_accounts
 from service.folder import OFFLINE, Folder
@@ -87,7 +87,7 @@ def _where(paths: Sequence[Path], problem: InvalidEvent) -> InputProblem:
     for batch in read_events(paths):
         for event, line in zip(batch.events, batch.lines, strict=True):
             try:
-                seal(event, OFFLINE)
+                canonical(event)
             except InvalidEvent as here:
                 return InputProblem(batch.path, line, here.field, here.error, here.hint)
     return InputProblem(paths[0], None, problem.field, problem.error, problem.hint)

@@ -9,7 +9,6 @@ import msgspec
 import numpy as np
 
 from detector.engine import Engine
-from features.event import decode
 from features.rows import F64
 from service.shoal import Shoal
 
@@ -42,9 +41,9 @@ def parity(shoal: Shoal) -> Parity:
     again = Engine(shoal.policy, shoal.secret, catalog=shoal.engine.catalog)
     pairs: list[tuple[F64, F64]] = []
     events = 0
-    for entry in shoal.log.read():
+    for entry in shoal.history.read():
         if entry.kind == "events":
-            folded = again.restore([decode(body) for body in entry.events], entry.events)[1]
+            folded = again.window.fold(again.sealer.read(entry.events).rows)
             if events in served:
                 pairs.append((served[events], folded.vectors))
             events += len(entry.events)

@@ -1,8 +1,12 @@
-"""Errors as answers: RFC 9457 problem details, with a pointer to the field."""
+"""Errors as answers: RFC 9457 problem details, with a pointer to the field and the request's name."""
 
+from contextvars import ContextVar
 from typing import Any
 
 from starlette.responses import JSONResponse
+
+# of the request that is being answered; `service/door.py` sets it
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 class Problem(Exception):
@@ -32,6 +36,11 @@ class Problem(Exception):
             more,
         )
 
+    @property
+    def cause(self) -> str:
+        """The title as a metric's label: `too_large`."""
+        return self.title.lower().replace(" ", "_")
+
     def answer(self) -> JSONResponse:
         body = {
             "type": "about:blank",
@@ -40,6 +49,8 @@ class Problem(Exception):
             "detail": self.detail,
             **self.more,
         }
+        if (name := request_id.get()) is not None:
+            body["request_id"] = name
         return JSONResponse(
             body, self.status, headers=self.headers, media_type="application/problem+json"
         )
@@ -47,3 +58,12 @@ class Problem(Exception):
 
 def not_found(what: str, name: str, hint: str | None = None) -> Problem:
     return Problem(404, "Not found", f"no {what} {name!r}" + (f"; {hint}" if hint else ""))
+
+
+def busy(detail: str) -> Problem:
+    """Said instead of letting work pile up: nothing was taken in, the same may be sent again."""
+    return Problem(503, "Too busy", detail, {"Retry-After": "1"})
+
+
+def unavailable(detail: str) -> Problem:
+    return Problem(503, "Unavailable", detail, {"Retry-After": "1"})

@@ -1,18 +1,8 @@
-"""Records: what people and the policy said. Labels, cases, decisions, keys, canaries, audit.
+"""Records: what people and the policy said. Labels, cases, decisions, keys, canaries, webhooks.
 
-Small, durable and relational, where the log is large and sequential. SQLite by default (write-ahead
-log, synced at every commit), anything SQLAlchemy speaks by URL; nothing here is SQLite's own except
-two triggers and the pragmas, each guarded by the dialect.
-
-Three rules hold the tables together:
-
-- Nothing a person said is overwritten. A label is a row for ever, the newest of a subject wins; a
-  closed case stays closed, and what happens to its cluster later is another case.
-- An answer once given is the answer: a decision is kept under its event's id, the first one wins.
-- The audit is a chain. Each row holds SHA-256(previous hash ‖ its own canonical JSON), and one row
-  elsewhere holds the head, so that an edit, a removal or a cut tail is found by `verify_audit`. It
-  is evident, not impossible: whoever may write the whole database can rewrite the whole chain. Ship
-  the head elsewhere if that is your adversary.
+Small, durable and relational, where the log is large and sequential. An act of a person or a key
+takes the name of who did it (`by`), and its row of the audit (service/audit.py) is written in the
+same transaction, as are the messages that webhooks are to be told (service/outbox.py).
 
 Times are epoch milliseconds from the clock that is passed in.
 """
@@ -24,43 +14,33 @@ import json
 import math
 import re
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from sqlalchemy import (
-    DDL,
-    JSON,
-    BigInteger,
-    CheckConstraint,
-    Column,
-    Connection,
-    Engine,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    Row,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-    create_engine,
-    delete,
-    event,
-    func,
-    insert,
-    inspect,
-    select,
-    update,
-)
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy import Column, Connection, Row, Text, cast, delete, func, insert, select, update
 
-SCHEMA_VERSION = 1
+from service import audit, outbox
+from service.audit import AuditRow, Head
+from service.database import (
+    Database,
+    RecordsError,
+    ignoring_duplicates,
+    insert_absent,
+)
+from service.outbox import DeadLetter, Due, Webhook
+from service.tables import (
+    canaries,
+    canary_hits,
+    case_notes,
+    cases,
+    decisions,
+    keys,
+    labels,
+)
 
 Verdict = Literal["abusive", "honest", "unsure"]
 Source = Literal["analyst", "dispute", "appeal", "canary", "import"]
@@ -68,162 +48,14 @@ Status = Literal["open", "claimed", "closed"]
 Action = Literal["allow", "challenge", "throttle", "review", "suspend"]
 Scope = Literal["ingest", "read", "act", "admin"]
 
-BUSY_TIMEOUT_MS = 10_000
 VARIABLES_MAX = 500  # in one IN (…); SQLite allows 32,766, older builds 999
 PAGE_ROWS_MAX = 500
 KEY_PREFIX = "shoal"
-CHAIN_START = "0" * 64
-AUDITED = ("seq", "at", "actor", "action", "subject", "body")
-
+ERASED = "[erased]"  # stands in notes where a name was
+TOLD_OF_CASES = ("size", "score", "kinds", "cost_usd", "paid_usd")  # of a case's body
+LOCAL = "local"  # who acts where nobody is asked for a key
+Say = Callable[[str, str, Mapping[str, Any]], AuditRow]
 _CURSOR = re.compile(r"c[0-9]{1,18}")
-
-# SQLite counts up by itself only in a column declared INTEGER; elsewhere 64 bits are wanted.
-_Id = BigInteger().with_variant(Integer, "sqlite")
-
-metadata = MetaData()
-
-schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
-
-labels = Table(
-    "labels",
-    metadata,
-    Column("id", _Id, primary_key=True),
-    Column("account_id", String),
-    Column("cluster_id", String),
-    Column("label", String, nullable=False),
-    Column("typology", String),
-    Column("source", String, nullable=False),
-    Column("at", BigInteger, nullable=False),
-    Column("note", Text),
-    Column("recorded_at", BigInteger, nullable=False),
-    CheckConstraint("(account_id IS NULL) <> (cluster_id IS NULL)", name="labels_one_subject"),
-    Index("labels_by_account", "account_id", "at"),
-    Index("labels_by_cluster", "cluster_id", "at"),
-)
-
-cases = Table(
-    "cases",
-    metadata,
-    Column("id", _Id, primary_key=True),
-    Column("cluster_id", String, nullable=False),
-    Column("status", String, nullable=False),
-    Column("proposed_action", String, nullable=False),
-    Column("opened_at", BigInteger, nullable=False),
-    Column("updated_at", BigInteger, nullable=False),
-    Column("claimed_by", String),
-    Column("decided_action", String),
-    Column("decided_by", String),
-    Column("decided_at", BigInteger),
-    Column("body", JSON, nullable=False),
-    CheckConstraint("status IN ('open', 'claimed', 'closed')", name="cases_status"),
-    Index("cases_by_status", "status", "id"),
-    sqlite_autoincrement=True,  # a page's cursor is an id, which must not come back
-)
-# Two sweeps may not open the same case twice.
-Index(
-    "cases_one_live",
-    cases.c.cluster_id,
-    unique=True,
-    sqlite_where=cases.c.status != "closed",
-    postgresql_where=cases.c.status != "closed",
-)
-
-case_notes = Table(
-    "case_notes",
-    metadata,
-    Column("id", _Id, primary_key=True),
-    Column("case_id", _Id, ForeignKey("cases.id"), nullable=False, index=True),
-    Column("author", String, nullable=False),
-    Column("at", BigInteger, nullable=False),
-    Column("text", Text, nullable=False),
-)
-
-decisions = Table(
-    "decisions",
-    metadata,
-    Column("event_id", String, primary_key=True),
-    Column("account_id", String, nullable=False),
-    Column("at", BigInteger, nullable=False),
-    Column("action", String, nullable=False),
-    Column("score", Float, nullable=False),
-    Column("reasons", JSON, nullable=False),
-    Column("cluster_id", String),
-    Column("model_version", String, nullable=False),
-    Column("policy_version", String, nullable=False),
-    Index("decisions_by_account", "account_id", "at"),
-)
-
-keys = Table(
-    "keys",
-    metadata,
-    Column("id", String, primary_key=True),
-    Column("name", String, nullable=False),
-    Column("hash", String(64), nullable=False),
-    Column("scopes", JSON, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    Column("revoked_at", BigInteger),
-)
-
-canaries = Table(
-    "canaries",
-    metadata,
-    Column("id", _Id, primary_key=True),
-    Column("mark", String, nullable=False, unique=True),
-    Column("station", String, nullable=False),
-    Column("note", Text),
-    Column("created_at", BigInteger, nullable=False),
-)
-
-canary_hits = Table(
-    "canary_hits",
-    metadata,
-    Column("id", _Id, primary_key=True),
-    Column("canary_id", _Id, ForeignKey("canaries.id"), nullable=False),
-    Column("account_id", String, nullable=False),
-    Column("event_id", String, nullable=False),
-    Column("at", BigInteger, nullable=False),
-    UniqueConstraint("canary_id", "account_id"),
-)
-
-audit_rows = Table(
-    "audit",
-    metadata,
-    Column("seq", _Id, primary_key=True, autoincrement=False),
-    Column("at", BigInteger, nullable=False),
-    Column("actor", String, nullable=False),
-    Column("action", String, nullable=False),
-    Column("subject", String, nullable=False),
-    Column("body", Text, nullable=False),  # canonical JSON: what is hashed is what is kept
-    Column("prev_hash", String(64), nullable=False, unique=True),
-    Column("hash", String(64), nullable=False),
-)
-
-audit_head = Table(
-    "audit_head",
-    metadata,
-    Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("seq", _Id, nullable=False),
-    Column("hash", String(64), nullable=False),
-    CheckConstraint("id = 1", name="audit_head_is_one_row"),
-)
-
-for _verb in ("UPDATE", "DELETE"):
-    event.listen(
-        audit_rows,
-        "after_create",
-        DDL(  # type: ignore[no-untyped-call]  # SQLAlchemy has not typed it
-            f"CREATE TRIGGER audit_no_{_verb.lower()} BEFORE {_verb} ON audit "
-            f"BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END"
-        ).execute_if(dialect="sqlite"),
-    )
-
-
-class RecordsError(RuntimeError):
-    """The records cannot be opened, or refuse what was asked."""
-
-
-class SchemaUnknown(RecordsError):
-    """The records were written by another version of Shoal."""
 
 
 class NotFound(RecordsError):
@@ -232,10 +64,6 @@ class NotFound(RecordsError):
 
 class CaseConflict(RecordsError):
     """The case is somebody else's, or closed."""
-
-
-class AuditBroken(RecordsError):
-    """The audit is not what was written; the message names the first bad row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,41 +151,19 @@ class Canary:
     created_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class AuditRow:
-    """One link of the audit chain."""
-
-    seq: int
-    at: int
-    actor: str
-    action: str
-    subject: str
-    body: dict[str, Any]
-    hash: str
-
-
 class Records:
-    """The records at a SQLAlchemy URL, such as `sqlite:////var/lib/shoal/records.db`.
+    """The records at a SQLAlchemy URL (service/database.py, which also says what opening raises).
 
-    `clock` returns epoch milliseconds. Tables are made when there are none. May be shared between
-    threads, and opened by several processes.
-
-    Raises RecordsError (without the password) when the URL cannot be used, SchemaUnknown when the
-    tables are of another version. Every method may raise RecordsError when the database fails.
+    `clock` returns epoch milliseconds; `anchors` is the file that the audit is anchored in. Every
+    method may raise RecordsError when the database fails.
     """
 
-    def __init__(self, url: str, *, clock: Callable[[], int]) -> None:
-        self._clock = clock
-        self._engine, self._shown = _engine(url)
-        try:
-            with self._write() as connection:
-                _prepare_schema(connection, self._shown)
-        except BaseException:
-            self._engine.dispose()
-            raise
+    def __init__(self, url: str, *, clock: Callable[[], int], anchors: Path | None = None) -> None:
+        self._clock, self._anchors = clock, anchors
+        self._database = Database(url)
 
     def close(self) -> None:
-        self._engine.dispose()
+        self._database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -367,7 +173,7 @@ class Records:
 
     # --- keys
 
-    def create_key(self, name: str, scopes: Sequence[Scope]) -> str:
+    def create_key(self, name: str, scopes: Sequence[Scope], *, by: str = LOCAL) -> str:
         """A new API key, `shoal_<id>_<secret>`. It is returned here and never again.
 
         Only its SHA-256 is kept; the secret is 256 random bits, so that no slower hash is needed.
@@ -379,7 +185,7 @@ class Records:
             _check("scope", scope, get_args(Scope))
         id = secrets.token_hex(8)
         secret = f"{KEY_PREFIX}_{id}_{secrets.token_urlsafe(32)}"
-        with self._write() as connection:
+        with self._act(by) as (connection, note):
             connection.execute(
                 insert(keys).values(
                     id=id,
@@ -389,6 +195,7 @@ class Records:
                     created_at=self._clock(),
                 )
             )
+            note("create key", f"key {id}", {"name": name, "scopes": sorted(set(scopes))})
         return secret
 
     def find_key(self, secret: str) -> Key | None:
@@ -402,14 +209,16 @@ class Records:
             return None
         return _key(row) if row.revoked_at is None else None
 
-    def revoke_key(self, id: str) -> Key:
+    def revoke_key(self, id: str, *, by: str = LOCAL) -> Key:
         """Revoke a key; a second time changes nothing. Raises NotFound."""
-        with self._write() as connection:
-            connection.execute(
+        with self._act(by) as (connection, note):
+            revoked = connection.execute(
                 update(keys)
                 .where(keys.c.id == id, keys.c.revoked_at.is_(None))
                 .values(revoked_at=self._clock())
             )
+            if revoked.rowcount:
+                note("revoke key", f"key {id}", {})
             row = connection.execute(select(keys).where(keys.c.id == id)).one_or_none()
         if row is None:
             raise NotFound(f"there is no key {id!r}")
@@ -423,7 +232,7 @@ class Records:
 
     # --- labels
 
-    def add_labels(self, new: Sequence[Label]) -> int:
+    def add_labels(self, new: Sequence[Label], *, by: str = LOCAL) -> int:
         """Keep labels, all or none; returns how many. Nothing older is changed.
 
         Raises ValueError, naming the position, for a bad word or not exactly one subject.
@@ -431,8 +240,9 @@ class Records:
         for number, label in enumerate(new):
             _check_label(label, f"label {number}: ")
         if new:
-            with self._write() as connection:
-                self._insert_labels(connection, new)
+            with self._act(by) as (connection, note):
+                ids = self._insert_labels(connection, new)
+                note("label", "labels", {"ids": ids, "said": Counter(x.label for x in new)})
         return len(new)
 
     def labels(self, as_of: int | None = None) -> list[Label]:
@@ -467,11 +277,11 @@ class Records:
             ).all()
         return [_label(row) for row in rows]
 
-    def _insert_labels(self, connection: Connection, new: Sequence[Label]) -> None:
+    def _insert_labels(self, connection: Connection, new: Sequence[Label]) -> list[int]:
+        """Their numbers, in order."""
         recorded_at = self._clock()
-        connection.execute(
-            insert(labels), [{**asdict(label), "recorded_at": recorded_at} for label in new]
-        )
+        rows = [{**asdict(label), "recorded_at": recorded_at} for label in new]
+        return sorted(connection.scalars(insert(labels).returning(labels.c.id), rows))
 
     # --- cases
 
@@ -502,11 +312,15 @@ class Records:
                     .where(cases.c.id == last.id)
                     .values(proposed_action=proposed_action, body=dict(body), updated_at=now)
                 )
+                # a sweep brings every case up to date: only what people would act on is news
+                if last.proposed_action != proposed_action or _who(last.body) != _who(body):
+                    self._tell(connection, "case.updated", last.id)
             elif last is None or reopen:
                 # Another worker may open it first: the index lets one through, we take that one.
-                with _ignoring_duplicates(connection):
-                    connection.execute(
-                        insert(cases).values(
+                with ignoring_duplicates(connection):
+                    opened = connection.scalars(
+                        insert(cases)
+                        .values(
                             cluster_id=cluster_id,
                             status="open",
                             proposed_action=proposed_action,
@@ -514,7 +328,9 @@ class Records:
                             updated_at=now,
                             body=dict(body),
                         )
-                    )
+                        .returning(cases.c.id)
+                    ).one()
+                    self._tell(connection, "case.opened", opened)
             return _case(connection.execute(live_or_last).one())
 
     def list_cases(
@@ -548,11 +364,13 @@ class Records:
 
         Raises NotFound; CaseConflict when it is closed or somebody else's.
         """
-        with self._write() as connection:
+        with self._act(by) as (connection, note):
             case = _case_with_notes(connection, id, lock=True)
             _refuse_conflict(case, by, "claim")
             if case.status == "open":
                 self._change_case(connection, id, status="claimed", claimed_by=by)
+                note("claim", f"case {id}", {})
+                self._tell(connection, "case.updated", id)
             return _case_with_notes(connection, id)
 
     def note_case(self, id: int, author: str, text: str) -> Case:
@@ -560,12 +378,13 @@ class Records:
         if not text.strip():
             raise ValueError("a note has some text")
         now = self._clock()
-        with self._write() as connection:
+        with self._act(author) as (connection, note):
             _case_with_notes(connection, id, lock=True)
             connection.execute(
                 insert(case_notes).values(case_id=id, author=author, at=now, text=text)
             )
             self._change_case(connection, id)
+            note("write note", f"case {id}", {})
             return _case_with_notes(connection, id)
 
     def decide_case(
@@ -587,7 +406,7 @@ class Records:
         """
         _check("action", action, get_args(Action))
         now = self._clock()
-        with self._write() as connection:
+        with self._act(by) as (connection, say):
             case = _case_with_notes(connection, id, lock=True)
             _refuse_conflict(case, by, "decide")
             self._change_case(
@@ -598,6 +417,7 @@ class Records:
                 decided_by=by,
                 decided_at=now,
             )
+            ids: list[int] = []
             if label is not None:
                 said = [
                     Label(label, "analyst", now, typology=typology, note=note, **subject)
@@ -607,12 +427,23 @@ class Records:
                     ]
                 ]
                 _check_label(said[0], "")
-                self._insert_labels(connection, said)
+                ids = self._insert_labels(connection, said)
             if note:
                 connection.execute(
                     insert(case_notes).values(case_id=id, author=by, at=now, text=note)
                 )
+            body = {"action": action, "label": label, "typology": typology, "labels": ids}
+            say("decide", f"case {id}", body)
+            self._tell(connection, "case.closed", id)
             return _case_with_notes(connection, id)
+
+    def _tell(self, connection: Connection, event: outbox.Event, id: int) -> None:
+        """Queue for webhooks what a case is like now: its state, and its size but no names."""
+        case = _case_with_notes(connection, id)
+        data = asdict(case)
+        del data["body"], data["notes"]
+        known = {name: case.body[name] for name in TOLD_OF_CASES if name in case.body}
+        outbox.put(connection, self._clock(), event, data | known)
 
     def _change_case(self, connection: Connection, id: int, **values: object) -> None:
         connection.execute(
@@ -643,10 +474,15 @@ class Records:
                     )
                 )
                 rows = [asdict(first[id]) for id in ids if id not in kept]
-                if rows:
-                    # Another worker may keep one between our look and our insert.
-                    connection.execute(_insert_absent(connection, decisions), rows)
-                added += len(rows)
+                if not rows:
+                    continue
+                # Another worker may keep one between our look and our insert, and tells of it himself.
+                insert = insert_absent(connection, decisions).returning(decisions.c.event_id)
+                ours = set(connection.scalars(insert, rows))
+                for data in rows:
+                    if data["event_id"] in ours:
+                        outbox.put(connection, self._clock(), "decision", data, data["account_id"])
+                added += len(ours)
         return added
 
     def decisions_of(self, account_id: str, limit: int = 100) -> list[Decision]:
@@ -662,23 +498,31 @@ class Records:
             ).all()
         return [Decision(**row._mapping) for row in rows]
 
-    def erase_account(self, account_id: str) -> int:
-        """Remove what is kept of an account; returns how many records that touched.
+    def erase_account(self, account_id: str) -> dict[str, int]:
+        """Remove what is kept of an account; returns how many rows that touched, by table.
 
-        Its labels, decisions and canary hits go, and its name from every case, closed ones too. What
-        people wrote in notes is theirs and stays.
+        Its labels, decisions, canary hits and what webhooks were still to be told of it go; its
+        name goes from every case, from other accounts' reasons, and as a word from notes. When this
+        returns, what was removed is no longer in the database's files (but see `Database.scrub`).
         """
+        touched: Counter[str] = Counter()
         with self._write() as connection:
-            touched = sum(
-                connection.execute(delete(table).where(table.c.account_id == account_id)).rowcount
-                for table in (labels, decisions, canary_hits)
-            )
-            for id, body in connection.execute(select(cases.c.id, cases.c.body)).all():
-                left = _without(body, account_id)
-                if left != body:
-                    connection.execute(update(cases).where(cases.c.id == id).values(body=left))
-                    touched += 1
-        return touched
+            for table in (labels, decisions, canary_hits):
+                gone = connection.execute(delete(table).where(table.c.account_id == account_id))
+                touched[table.name] += gone.rowcount
+            touched["deliveries"] += outbox.erase_account(connection, account_id)
+            for column in (cases.c.body, decisions.c.reasons):
+                touched[column.table.name] += _rewrite(
+                    connection, column, json.dumps(account_id), lambda v: _without(v, account_id)
+                )
+            word = re.compile(rf"(?<![\w.-]){re.escape(account_id)}(?![\w-])")
+            for column in (case_notes.c.text, labels.c.note):
+                touched[column.table.name] += _rewrite(
+                    connection, column, account_id, lambda v: word.sub(ERASED, v)
+                )
+        if any(touched.values()):
+            self._database.scrub()
+        return dict(touched)
 
     def decision_of_event(self, event_id: str) -> Decision | None:
         """The decision that was acted on at an event, if one was."""
@@ -690,14 +534,17 @@ class Records:
 
     # --- canaries
 
-    def add_canary(self, mark: str, station: str, note: str | None = None) -> Canary:
+    def add_canary(
+        self, mark: str, station: str, note: str | None = None, *, by: str = LOCAL
+    ) -> Canary:
         """Remember a marked prompt before it is sent. Raises RecordsError for a mark in use."""
         row = None
-        with self._write() as connection:
+        with self._act(by) as (connection, say):
             values = {"mark": mark, "station": station, "note": note, "created_at": self._clock()}
-            with _ignoring_duplicates(connection):
+            with ignoring_duplicates(connection):
                 connection.execute(insert(canaries).values(**values))
                 row = connection.execute(select(canaries).where(canaries.c.mark == mark)).one()
+                say("add canary", f"canary {row.id}", {})
         if row is None:
             raise RecordsError(f"there is a canary with mark {mark!r} already")
         return Canary(**row._mapping)
@@ -721,7 +568,7 @@ class Records:
             ).one_or_none()
             if canary is None:
                 raise NotFound(f"there is no canary with mark {mark!r}")
-            with _ignoring_duplicates(connection):
+            with ignoring_duplicates(connection):
                 connection.execute(
                     insert(canary_hits).values(
                         canary_id=canary.id, account_id=account_id, event_id=event_id, at=at
@@ -744,6 +591,74 @@ class Records:
                 )
             )
 
+    # --- webhooks
+
+    def add_webhook(
+        self, url: str, events: Sequence[outbox.Event], host: str, *, by: str = LOCAL
+    ) -> Webhook:
+        """Tell `url` of these events from now on. `host` is what the audit may say of the URL.
+
+        Raises ValueError for no event or an unknown one.
+        """
+        if not events:
+            raise ValueError("a webhook is told of at least one event")
+        for event in events:
+            _check("event", event, get_args(outbox.Event))
+        id = f"wh_{secrets.token_hex(12)}"
+        webhook = Webhook(id, url, sorted(set(events)), by, self._clock())
+        with self._act(by) as (connection, note):
+            outbox.add(connection, webhook)
+            note("add webhook", f"webhook {id}", {"host": host, "events": webhook.events})
+        return webhook
+
+    def remove_webhook(self, id: str, *, by: str = LOCAL) -> None:
+        """Tell it nothing more, also not what it was to be told. Raises NotFound."""
+        with self._act(by) as (connection, note):
+            if not outbox.remove(connection, id):
+                raise NotFound(f"there is no webhook {id!r}")
+            note("remove webhook", f"webhook {id}", {})
+
+    def list_webhooks(self) -> list[Webhook]:
+        """All webhooks, oldest first."""
+        with self._read() as connection:
+            return outbox.kept(connection)
+
+    def get_webhook(self, id: str) -> tuple[Webhook, list[DeadLetter]]:
+        """A webhook and the last messages it was never told. Raises NotFound."""
+        with self._read() as connection:
+            found = outbox.kept(connection, id)
+            if not found:
+                raise NotFound(f"there is no webhook {id!r}")
+            return found[0], outbox.dead_letters(connection, id)
+
+    def redeliver(self, id: str, *, by: str = LOCAL) -> int:
+        """Make a webhook's dead letters due again; returns how many. Raises NotFound."""
+        with self._act(by) as (connection, note):
+            if not outbox.kept(connection, id):
+                raise NotFound(f"there is no webhook {id!r}")
+            revived = outbox.revive(connection, id, self._clock())
+            note("redeliver", f"webhook {id}", {"messages": revived})
+        return revived
+
+    def take_deliveries(self, until: int, limit: int) -> list[Due]:
+        """Messages that are due; nobody else is given them before `until`."""
+        now = self._clock()
+        with self._read() as connection:  # most of the time there is none, and no lock to take
+            if not outbox.any_due(connection, now):
+                return []
+        with self._write() as connection:
+            return outbox.take(connection, now, until, limit)
+
+    def settle_deliveries(
+        self, told: Sequence[int], failed: Mapping[int, tuple[str, int | None]]
+    ) -> None:
+        """Forget the messages that were told; the others failed: why, and when they are due again."""
+        if told or failed:
+            with self._write() as connection:
+                outbox.delivered(connection, told)
+                for id, (error, due_at) in failed.items():
+                    outbox.failed(connection, id, error, due_at)
+
     # --- audit
 
     def audit(
@@ -755,172 +670,58 @@ class Records:
         at: int | None = None,
     ) -> AuditRow:
         """Append to the audit; `at` is the clock's unless it is given. `body` must be JSON."""
-        when = self._clock() if at is None else at
-        text = _canonical(dict(body))
-        with self._write() as connection:
-            head = connection.execute(select(audit_head).with_for_update()).one()
-            row = {
-                "seq": head.seq + 1,
-                "at": when,
-                "actor": actor,
-                "action": action,
-                "subject": subject,
-                "body": text,
-            }
-            hash = _link(head.hash, row)
-            connection.execute(insert(audit_rows).values(**row, prev_hash=head.hash, hash=hash))
-            connection.execute(update(audit_head).values(seq=row["seq"], hash=hash))
-        return AuditRow(head.seq + 1, when, actor, action, subject, json.loads(text), hash)
+        with self._act(actor, at) as (_, note):
+            return note(action, subject, body)
 
     def list_audit(self, after_seq: int = 0, limit: int = 100) -> list[AuditRow]:
         """Audit rows after a sequence number, in order."""
         if not 1 <= limit <= PAGE_ROWS_MAX:
             raise ValueError(f"limit is {limit}; it must be from 1 to {PAGE_ROWS_MAX}")
         with self._read() as connection:
-            rows = connection.execute(
-                select(audit_rows)
-                .where(audit_rows.c.seq > after_seq)
-                .order_by(audit_rows.c.seq)
-                .limit(limit)
-            ).all()
-        return [
-            AuditRow(r.seq, r.at, r.actor, r.action, r.subject, json.loads(r.body), r.hash)
-            for r in rows
-        ]
+            return audit.rows_after(connection, after_seq, limit)
 
-    def verify_audit(self) -> int:
-        """Check the whole chain; returns the number of rows. Raises AuditBroken at the first."""
-        expected_seq, expected_hash = 1, CHAIN_START
+    def last_audit(self, subject: str) -> AuditRow | None:
+        """The newest audit row about a subject."""
         with self._read() as connection:
-            rows = connection.execution_options(yield_per=1000).execute(
-                select(audit_rows).order_by(audit_rows.c.seq)
-            )
-            for row in rows:
-                values = {name: row._mapping[name] for name in AUDITED}
-                if row.seq != expected_seq:
-                    raise AuditBroken(f"audit row {expected_seq} is missing")
-                if row.prev_hash != expected_hash or row.hash != _link(expected_hash, values):
-                    raise AuditBroken(f"audit row {row.seq} is not what was written")
-                expected_seq, expected_hash = row.seq + 1, row.hash
-            head = connection.execute(select(audit_head)).one_or_none()
-        if head is None or (head.seq, head.hash) != (expected_seq - 1, expected_hash):
-            raise AuditBroken(
-                f"the audit ends at row {expected_seq - 1}, but its head says "
-                f"{'nothing' if head is None else f'row {head.seq}'}"
-            )
-        return expected_seq - 1
+            return audit.last_about(connection, subject)
+
+    def audit_head(self) -> Head:
+        """Where the audit ends now."""
+        with self._read() as connection:
+            return audit.head(connection)
+
+    def verify_audit(self, known: Head | None = None) -> int:
+        """Check the whole audit, against its anchors and a head that was `known` once, too.
+
+        Returns the number of rows. Raises AuditBroken at the first that is wrong.
+        """
+        # read before the rows: what is anchored is committed
+        anchors = audit.read_anchors(self._anchors) if self._anchors else {}
+        with self._read() as connection:
+            return audit.verify(connection, [anchors, {known.seq: known.hash} if known else {}])
 
     # --- transactions
 
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        with self._said_plainly(), self._engine.begin() as connection:
-            yield connection
+    def _read(self) -> AbstractContextManager[Connection]:
+        return self._database.read()
+
+    def _write(self) -> AbstractContextManager[Connection]:
+        return self._database.write()
 
     @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        """A transaction that takes the write lock at its start.
+    def _act(self, by: str, at: int | None = None) -> Iterator[tuple[Connection, Say]]:
+        """A transaction in which somebody acts, and what appends to the audit what he does."""
+        said: list[AuditRow] = []
+        with self._write() as connection:
 
-        SQLite cannot turn a reader into a writer once another has written: it fails at once, with
-        no regard to the timeout. Asking at the start waits.
-        """
-        writer = self._engine.execution_options(shoal_begin="BEGIN IMMEDIATE")
-        with self._said_plainly(), writer.begin() as connection:
-            yield connection
+            def say(action: str, subject: str, body: Mapping[str, Any]) -> AuditRow:
+                now = self._clock() if at is None else at
+                said.append(audit.append(connection, now, by, action, subject, body))
+                return said[-1]
 
-    @contextmanager
-    def _said_plainly(self) -> Iterator[None]:
-        try:
-            yield
-        except DBAPIError as error:
-            raise RecordsError(f"records at {self._shown}: {error.orig}") from error
-
-
-def _engine(url: str) -> tuple[Engine, str]:
-    """An engine, and its URL as it may be shown."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise RecordsError(
-            "the URL of the records cannot be read: write sqlite:////path/records.db or "
-            "postgresql://user:password@host/name"
-        ) from None
-    shown = parsed.render_as_string(hide_password=True)
-    dialect = parsed.get_backend_name()
-    if dialect not in ("sqlite", "postgresql"):
-        raise RecordsError(f"records at {shown}: only sqlite and postgresql are supported")
-    if dialect == "sqlite" and _in_memory(parsed):
-        raise RecordsError(f"records at {shown} would be lost with the process: name a file")
-    try:
-        engine = create_engine(parsed)
-    except (ImportError, NoSuchModuleError) as error:
-        raise RecordsError(f"records at {shown} need a driver: {error}") from error
-    if dialect == "sqlite":
-        event.listen(engine, "connect", _sqlite_connect)
-        event.listen(engine, "begin", _sqlite_begin)
-    return engine, shown
-
-
-def _in_memory(url: URL) -> bool:
-    return url.database in (None, "", ":memory:") or "mode" in url.query
-
-
-def _sqlite_connect(connection: Any, _: object) -> None:
-    # The driver opens transactions by its own rules; we begin ours.
-    connection.isolation_level = None
-    for pragma in (
-        f"busy_timeout = {BUSY_TIMEOUT_MS}",
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-        "secure_delete = ON",  # what is erased is overwritten
-    ):
-        connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _sqlite_begin(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("shoal_begin", "BEGIN"))
-
-
-def _prepare_schema(connection: Connection, shown: str) -> None:
-    """Make the tables, or check that those there are ours and of this version."""
-    present = set(inspect(connection).get_table_names())
-    if schema_version.name not in present:
-        foreign = sorted(present & metadata.tables.keys())
-        if foreign:
-            raise SchemaUnknown(
-                f"records at {shown}: there is a table {foreign[0]!r} that Shoal did not make; "
-                f"give a database of its own"
-            )
-        metadata.create_all(connection)
-        connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
-        connection.execute(insert(audit_head).values(id=1, seq=0, hash=CHAIN_START))
-        return
-    version = connection.scalar(select(func.max(schema_version.c.version)))
-    if version != SCHEMA_VERSION:
-        than = "a newer" if version is not None and version > SCHEMA_VERSION else "another"
-        raise SchemaUnknown(
-            f"records at {shown} have schema {version}, this Shoal reads {SCHEMA_VERSION}: they "
-            f"were written by {than} version; use that one"
-        )
-
-
-@contextmanager
-def _ignoring_duplicates(connection: Connection) -> Iterator[None]:
-    """Undo the block, and go on after it, if it breaks a unique constraint."""
-    savepoint = connection.begin_nested()
-    try:
-        yield
-    except IntegrityError:
-        savepoint.rollback()
-    else:
-        savepoint.commit()
-
-
-def _insert_absent(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    if connection.dialect.name == "sqlite":
-        return sqlite.insert(table).on_conflict_do_nothing()
-    return postgresql.insert(table).on_conflict_do_nothing()
+            yield connection, say
+        if self._anchors is not None:
+            audit.anchor(self._anchors, said)
 
 
 def _case_with_notes(connection: Connection, id: int, *, lock: bool = False) -> Case:
@@ -963,10 +764,39 @@ def _label(row: Row[Any]) -> Label:
     )
 
 
+def _who(body: Mapping[str, Any]) -> set[str]:
+    """The members of a case."""
+    return set(body.get("members", ()))
+
+
+def _was_shared(left: Any) -> bool:
+    """Whether a piece of evidence, one of whose accounts has gone, is left with one at the most."""
+    return isinstance(left, dict) and len(left.get("accounts", "ab")) < 2
+
+
+def _rewrite(
+    connection: Connection, column: Column[Any], needle: str, change: Callable[[Any], Any]
+) -> int:
+    """Change what a column holds in the rows whose text has the needle; returns how many differ."""
+    (key,) = column.table.primary_key
+    changed = 0
+    holds = cast(column, Text).contains(needle, autoescape=True)
+    for id, value in connection.execute(select(key, column).where(holds)).all():
+        left = change(value)
+        if left != value:
+            connection.execute(update(column.table).where(key == id).values({column: left}))
+            changed += 1
+    return changed
+
+
 def _without(value: Any, word: str) -> Any:
-    """A JSON value without the items of its lists that are this word."""
+    """A JSON value without the items of its lists that are this word.
+
+    Evidence that then shows one account alone is no longer shared, and goes with it.
+    """
     if isinstance(value, list):
-        return [_without(item, word) for item in value if item != word]
+        kept = [(item, _without(item, word)) for item in value if item != word]
+        return [left for item, left in kept if left == item or not _was_shared(left)]
     if isinstance(value, dict):
         return {name: _without(item, word) for name, item in value.items()}
     return value
@@ -999,15 +829,6 @@ def _parse_cursor(cursor: str) -> int:
     if _CURSOR.fullmatch(cursor) is None:
         raise ValueError(f"cursor is {cursor!r}; give the next_cursor of the page before, as it is")
     return int(cursor[1:])
-
-
-def _canonical(value: object) -> str:
-    """One text for one JSON value; ASCII, so that no encoding has a say."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _link(prev_hash: str, row: Mapping[str, Any]) -> str:
-    return _sha256(prev_hash + _canonical([row[name] for name in AUDITED]))
 
 
 def _sha256(text: str) -> str:

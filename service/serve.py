@@ -5,6 +5,7 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from detector.model import Model, current, load
 from detector.policy import read_policy
 from service.app import create_app
 from service.folder import Folder
+from service.gate import RATE
 from service.records import Records
 from service.shoal import Shoal
+from service.stream import Decisions
 
 BACKLOG = 2048  # connections that wait to be taken
 _LOOPBACK_NAMES = ("localhost", "ip6-localhost")
@@ -76,6 +79,9 @@ def run(
     fsync: str,
     data: Path,
     policy: Path | None,
+    standby: bool = False,
+    rate: float = RATE,
+    webhook_allow: Sequence[str] = (),
 ) -> None:
     """Serve until SIGINT or SIGTERM, then save a snapshot and return.
 
@@ -87,6 +93,14 @@ def run(
         raise ServeProblem(f"--fsync {fsync}: one of everysec, always, no")
     if state != "memory" and not state.startswith(("redis://", "rediss://", "unix://")):
         raise ServeProblem(f"--state {state}: `memory`, or a URL such as redis://localhost:6379/0")
+    if standby and state != "memory":
+        raise ServeProblem(
+            "--standby is for the memory window; over a shared one every service is a writer"
+        )
+    try:
+        networks = [ipaddress.ip_network(network) for network in webhook_allow]
+    except ValueError as problem:
+        raise ServeProblem(f"--webhook-allow: {problem}") from None
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -94,14 +108,21 @@ def run(
     folder = Folder(data)
     chosen = model_named(folder, model)
     shoal = Shoal(
-        folder, read_policy(policy), chosen, state=state, records_url=records, fsync=fsync
+        folder,
+        read_policy(policy),
+        chosen,
+        state=state,
+        records_url=records,
+        fsync=fsync,
+        standby=standby,
     )
     with closing(shoal):
         _refuse_strangers(host, shoal.records)
         with bind(host, port) as listening:
             shoal.start()
+            app = create_app(shoal, rate, networks)
             config = uvicorn.Config(
-                create_app(shoal),
+                app,
                 log_level="warning",
                 access_log=False,
                 timeout_graceful_shutdown=10,
@@ -115,7 +136,19 @@ def run(
             # uvicorn raises what it was stopped by once more when it has ended; that is no failure
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: None)
-            uvicorn.Server(config).run(sockets=[listening])
+            _Server(config, app.state.decisions).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams first: the server waits for whoever is still being answered."""
+
+    def __init__(self, config: uvicorn.Config, decisions: Decisions) -> None:
+        super().__init__(config)
+        self._decisions = decisions
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._decisions.close()
+        await super().shutdown(sockets)
 
 
 def _refuse_strangers(host: str, records: Records) -> None:

@@ -7,17 +7,25 @@ every few seconds, which also starts an embedded Valkey that died again). With a
 the log is written first, because the window outlives a crash, and each instance follows the log for
 what the others took in.
 
+A standby follows the log of another service on the same data folder, answers reads, and becomes the
+writer when that service is gone or silent for longer than its lease; whoever is no longer the writer
+follows in turn. Whose Valkey it is and who writes are two things: a service that was deposed in its
+sleep still runs the server that its successor writes to, until it ends.
+
 A duplicate gets its first answer: the window counts accepted events, the log's entries are counted
 the same way, so the ordinal of the first delivery leads to the entry that holds the answer. Where
 the window is shared nobody counts, and the answers are kept under their event ids (`FirstAnswers`).
 """
 
+import hashlib
+import os
+import subprocess
 import threading
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -41,19 +49,27 @@ from features.memory import MemoryWindow
 from features.redis import RedisKinds, RedisWindow
 from features.rows import F64, Names
 from features.window import CONFLICT, DUPLICATE, LATE_EVENT, Window
-from service import snapshot
+from service import lease, snapshot
+from service.cold import ColdLog, History, archiver
+from service.database import RecordsError
+from service.erasure import Erased, digest_of_log, digest_of_state
 from service.folder import Folder
-from service.log import NOTHING, Entry, EventLog, LogError
-from service.records import PAGE_ROWS_MAX, Records, RecordsError
+from service.lease import Lease
+from service.log import NOTHING, Entry, EventLog, Fenced, LogError, parse_id
+from service.records import LOCAL, PAGE_ROWS_MAX, Records
 from service.records import Action as Proposed
 from service.records import Case as KeptCase
 from service.records import Decision as ActedOn
-from service.valkey import EmbeddedValkey, ValkeyError, connect
+from service.valkey import EmbeddedValkey, FolderInUse, ValkeyError, connect, look_around, server_of
 
 SNAPSHOT_EVENTS = 500_000  # events between two snapshots: what a restart has to replay at most
 CHUNK = 512  # events folded between two chances for others to run
 SERVED_CHUNKS = 32  # chunks whose vectors are kept for a look at parity
 REWRITE_S = 60.0  # the longest that an erasure waits for an earlier rewriting of Valkey's file
+NO_TOKEN = 0  # nobody's: the first writer takes 1
+ERASED = "erasure"  # the control entry that tells of one
+STANDBY = "this is a standby: it answers reads, events go to the service that it follows"
+BOOKS = 200_000  # events of a shared log within which a second delivery is recognised
 ANSWER_DAYS = 7  # how long a shared window keeps the answer that a duplicate gets
 
 _log = structlog.get_logger()
@@ -90,6 +106,7 @@ class Shoal:
         state: "memory", or the URL of a Redis or Valkey that holds log and window.
         clock: epoch milliseconds now; used for records and refusing events from the future.
         fsync: of the embedded log: "everysec" (a power cut may cost a second), "always", "no".
+        standby: follow the service that runs on this folder, and take over when it is gone.
     """
 
     def __init__(
@@ -102,17 +119,25 @@ class Shoal:
         records_url: str | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         fsync: str = "everysec",
+        standby: bool = False,
     ) -> None:
         self.folder, self.policy, self.model, self.clock = folder, policy, model, clock
         self.shared = state != "memory"
         self.secret = folder.secret()
-        self.records = Records(records_url or folder.records_url, clock=clock)
+        self.records = Records(
+            records_url or folder.records_url, clock=clock, anchors=folder.anchors
+        )
         self._state, self._fsync = state, fsync
         self._valkey: EmbeddedValkey | None = None
         self.lock = threading.RLock()  # held while the window is read or written
         # one long job at a time (sweep, snapshot, erasure, recovery); always taken before `lock`
         self._looking = threading.RLock()
         self.fault: str | None = "starting"
+        self.standby = standby
+        self._token: int | None = None  # by which we are the writer, while we are
+        self._warm = False  # the state is the log's up to `_at`, and nothing else
+        self._stopping = threading.Event()
+        self._archiver: subprocess.Popen[bytes] | None = None
         self._lost = False  # the fault is the log's, and `mend` may end it
         self._written: dict[str, list[Reason]] = {}
 
@@ -127,18 +152,57 @@ class Shoal:
         try:
             self._open()
             self.recover()
+            self._note_rules()
         except BaseException:
             self.close()
             raise
+        if not self.shared:
+            threading.Thread(target=self._keep_lease, name="lease", daemon=True).start()
+
+    def _note_rules(self) -> None:
+        """Write into the audit by which model and policy is decided from now on, if that is new."""
+        rules = {
+            "model": self.model.version if self.model else None,
+            "policy": self.policy.version,
+            "policy_sha256": hashlib.sha256(_encode(self.policy)).hexdigest(),
+        }
+        last = self.records.last_audit("rules")
+        if last is None or last.body != rules:
+            self.records.audit("service", "decide by", "rules", rules)
 
     def _open(self) -> None:
         if self.shared:
             self.client: redis.Redis = connect(self._state)
         else:
-            self._valkey = EmbeddedValkey(self.folder.valkey, fsync=self._fsync)  # type: ignore[arg-type]
-            self._valkey.start()
-            self.client = self._valkey.client()
+            self._open_folder()
         self.log = EventLog(self.client)
+        self.history = History(self.log, ColdLog(self.folder.cold))
+        if self.shared:
+            return
+        self._lease = Lease(self.client, f"process {os.getpid()}")
+        if (
+            self._valkey is not None
+        ):  # a power cut may have cost the hot log a tail that is archived
+            self.log.follow_on(self.history.cold.last_id())
+        if self._token is not None and not self._lease.renew(self._token):
+            self._token, self.standby = None, True  # somebody else became the writer meanwhile
+        elif self._token is None and not self.standby:
+            self._token = self._lease.take(by_force=True)  # the folder is ours
+        self.log.token = NO_TOKEN if self.standby or self._token is None else self._token
+
+    def _open_folder(self) -> None:
+        """Run the folder's Valkey; where another service does, and we may be its second, use that."""
+        valkey = EmbeddedValkey(self.folder.valkey, fsync=self._fsync)  # type: ignore[arg-type]
+        try:
+            valkey.start()
+        except FolderInUse:
+            if not self.standby and self._token is None:
+                raise
+            self._valkey = None
+            self.client, self._url = server_of(self.folder.valkey)
+        else:
+            self._valkey = valkey
+            self.client, self._url = valkey.client(), valkey.url
 
     def recover(self) -> None:
         """State = snapshot + the log after it."""
@@ -147,14 +211,25 @@ class Shoal:
         self._renew()
         at = NOTHING
         if not self.shared:
-            kept = snapshot.load_latest(self.folder.snapshots)
-            if kept is not None and kept[1].get("catalog") == self.engine.catalog.hash:
+            kept = snapshot.load_latest(
+                self.folder.snapshots, self._unusable, ours=not self.standby
+            )
+            if kept is not None:
                 at = self._load(*kept)
         self._follow(at)
         self._name_clusters()
         self.look(everyone=True)
-        self.fault, self._lost = None, False
+        self.fault, self._lost, self._warm = None, False, self.standby
         _log.info("recovered", events=self.accepted, seconds=round(time.monotonic() - began, 2))
+
+    def _unusable(self, meta: Mapping[str, Any]) -> str | None:
+        """Why the state in a snapshot is not one that this service can go on from."""
+        if meta.get("catalog") != self.engine.catalog.hash:
+            return "it was taken with another catalogue"
+        # a power cut may cost the log its last second, and entries may have come since
+        if not self.history.holds(str(meta["log"])):
+            return "it holds events that the log has lost"
+        return None
 
     def _renew(self) -> None:
         """An engine that has seen nothing, and what goes with it."""
@@ -169,10 +244,13 @@ class Shoal:
         self.entry_first: list[int] = []  # ordinal of each entry's first event, and the entry's id
         self.entry_id: list[str] = []
         self.accepted = self._snapshot_at = 0
+        # where in the log the snapshots that can be read were taken, oldest first
+        self._snapshots_of: deque[str] = deque(maxlen=snapshot.KEPT)
         self._at = (
             NOTHING  # shared: how far the log has been followed, and what is ours beyond that
         )
         self._own: set[str] = set()
+        self._books: dict[str, None] = {}  # shared: the events that were booked last
         self.served: deque[tuple[int, F64]] = deque(maxlen=SERVED_CHUNKS)
         self._decisions_in = lru_cache(maxsize=16)(self._read_decisions)
         self.canaries = {c.mark for c in self.records.list_canaries()}
@@ -180,12 +258,17 @@ class Shoal:
     def _follow(self, at: str) -> None:
         """Take in what the log holds after `at`, except what this instance wrote there itself."""
         self._at = at
-        for entry in self.log.read(at):
+        log = self.log if self.shared else self.history
+        for entry in log.read(at):
             self._at = entry.id
             if entry.id in self._own:
                 self._own.discard(entry.id)
             elif entry.kind == "events":
                 self._refold(entry)
+            elif entry.name == ERASED and self.fault is None:  # while we followed
+                self._warm, self._lost = False, True
+                self.fault = "an account was erased: rebuilding without it"
+                return
 
     def _name_clusters(self) -> None:
         """A cluster that a case was opened for keeps its name, whatever the snapshot knows of it."""
@@ -213,15 +296,72 @@ class Shoal:
                 if self.shared:
                     with self.lock:
                         self._follow(self._at)
+                elif not self.standby:
+                    self._archive()
             elif self._lost:
                 with self._looking, self.lock:  # whoever is still inside `ingest` fails first
-                    if self._valkey is not None and self._dead() is not None:
-                        self._valkey.stop()
+                    if self._stopping.is_set():
+                        return
+                    if not self.shared and not self._reachable():
+                        if self._valkey is not None:
+                            self._valkey.stop()
                         self._open()
+                    look_around(self.client)
                     self.client.ping()
-                    self.recover()
+                    if self._warm and self.history.holds(self._at):
+                        self._follow(self._at)
+                        self.fault, self._lost = None, False
+                    else:
+                        self.recover()
         except (redis.RedisError, ValkeyError, LogError, RecordsError) as problem:
             self._lose(problem)
+
+    def _reachable(self) -> bool:
+        """Whether a server is there; one that says why it refuses us is."""
+        if self._valkey is not None:
+            return self._dead() is None
+        try:
+            self.client.ping()
+        except redis.ConnectionError:
+            return False
+        return True
+
+    # --- who writes
+
+    def _keep_lease(self) -> None:
+        """Stay the writer, or follow the one there is and succeed him."""
+        while not self._stopping.wait(lease.LEASE_S / lease.RENEWALS):
+            try:
+                if self.standby:
+                    self._follow_or_succeed()
+                elif self.fault is None and not self._lease.renew(self._token or NO_TOKEN):
+                    self._depose()
+            except (redis.RedisError, ValkeyError, LogError, RecordsError) as problem:
+                if not self._stopping.is_set():
+                    self._lose(problem)
+
+    def _follow_or_succeed(self) -> None:
+        if self.fault is not None:
+            self.mend()
+            return
+        with self.lock:
+            self._follow(self._at)
+        token = self._lease.take()
+        if token is None:
+            return
+        with self._looking, self.lock:
+            # from here on nobody else can append: what the log holds now is all there is
+            self._token = self.log.token = token
+            self.standby = self._warm = False
+            self._follow(self._at)
+            _log.warning("took over as the writer of the log", events=self.accepted, token=token)
+        self.look(everyone=True)
+
+    def _depose(self) -> None:
+        """Somebody else is the writer now. What we folded and could not log must go."""
+        self._token, self.standby, self._warm = None, True, False
+        self._lost, self.fault = True, "another service has taken over this log"
+        _log.error("another service has taken over this log: following it from now on")
 
     def _lose(self, problem: Exception) -> None:
         """The log cannot be used: take nothing in until `mend` has rebuilt the state from it."""
@@ -246,11 +386,25 @@ class Shoal:
                 self.engine.names.name(event.account_id)
                 if event.org_id is not None:
                     self.engine.names.name(event.org_id)
-                self.engine.ledger.record(event)
+                if self._booked(event.event_id):
+                    self.engine.ledger.record(event)
             self.engine.news += len(events)
         else:
-            self.engine.restore(events, entry.events)
+            self.engine.restore(self.engine.sealer.read(entry.events, events))
         self._noted(entry.id, len(events))
+
+    def _booked(self, event_id: str) -> bool:
+        """Whether this is the first time that an event reaches our ledger.
+
+        A shared log may hold an event twice: of a caller who asked two instances at once, or asked
+        again after the first one died between log and answer. That is soon after.
+        """
+        if event_id in self._books:
+            return False
+        self._books[event_id] = None
+        if len(self._books) > BOOKS:
+            del self._books[next(iter(self._books))]
+        return True
 
     def _noted(self, entry_id: str, n: int) -> None:
         if not self.shared:
@@ -260,16 +414,20 @@ class Shoal:
 
     def close(self) -> None:
         """Snapshot, and stop what was started."""
+        self._stopping.set()
         try:
-            if self.fault is None and not self.shared and self.accepted > self._snapshot_at:
+            writer = not self.shared and not self.standby
+            if writer and self.fault is None and self.accepted > self._snapshot_at:
                 self.snapshot()
         finally:
-            self.fault, self._lost = "stopped", False
-            self.records.close()
-            if self._valkey is not None:
-                self._valkey.stop()
-            elif hasattr(self, "client"):
-                self.client.close()
+            with self._looking, self.lock:  # nobody is just opening what is closed here
+                self.fault, self._lost = "stopped", False
+                self.records.close()
+                self._stop_archiver()
+                if self._valkey is not None:
+                    self._valkey.stop()
+                elif hasattr(self, "client"):
+                    self.client.close()
 
     # --- events
 
@@ -288,6 +446,8 @@ class Shoal:
     def _ingest(self, events: Sequence[AnyEvent]) -> list[Answer]:
         if self.fault is not None:
             raise Unavailable(self.fault)
+        if self.standby:
+            raise Unavailable(STANDBY)
         limit = self.clock() + 5 * 60_000
         answers: list[Answer | None] = [None] * len(events)
         timely, place = [], []
@@ -307,6 +467,9 @@ class Shoal:
                 told = self._log_then_fold(timely)
             else:
                 told = self._fold_then_log(timely)
+        except Fenced:
+            self._depose()
+            raise Unavailable(str(self.fault)) from None
         except redis.RedisError as problem:
             # a memory window may now hold events that the log does not: rebuild before answering
             self._lose(problem)
@@ -320,7 +483,8 @@ class Shoal:
         new = [i for i, d in enumerate(answered.decisions) if d is not None]
         if new:
             entry = self.log.append(
-                [answered.bodies[i] for i in new], _encode([answered.decisions[i] for i in new])
+                [answered.sealed.bodies[i] for i in new],
+                _encode([answered.decisions[i] for i in new]),
             )
             self.served.append((self.accepted, answered.vectors[new]))
             self._noted(entry, len(new))
@@ -329,7 +493,8 @@ class Shoal:
         return told
 
     def _log_then_fold(self, events: Sequence[AnyEvent]) -> list[Answer]:
-        good, bodies, refused = self.engine.seal(events)
+        sealed, refused = self.engine.sealer.seal(events)
+        good, bodies = sealed.events, sealed.bodies
         known = self.first_answers.of(good)
         # what two instances get at once may be logged twice; the fold ignores the second
         new = {e.event_id: b for e, b in reversed([*zip(good, bodies, strict=True)])}
@@ -339,7 +504,10 @@ class Shoal:
             entry = self.log.append([*reversed(new.values())], b"[]")
             self._own.add(entry)
             self._noted(entry, len(new))
-        answered = self.engine.answer(good, bodies)
+        answered = self.engine.answer(sealed)
+        for event, decision in zip(good, answered.decisions, strict=True):
+            if decision is not None:
+                self._booked(event.event_id)
         self.first_answers.keep(good, answered.decisions)
         given = [*zip(good, answered.decisions, strict=True)]
         known |= self.first_answers.of(
@@ -360,14 +528,13 @@ class Shoal:
         return _decode_answer(decisions[at]) if at < len(decisions) else None
 
     def _read_decisions(self, entry_id: str) -> list[msgspec.Raw]:
-        entry = self.log.entry(entry_id)
-        return _decode_answers(entry.answers) if entry is not None else []
+        return _decode_answers(self.history.answers(entry_id))
 
     def _record(self, answered: Answered) -> None:
         """Keep what was acted on where people and appeals can find it; mind the canaries."""
         acted: list[ActedOn] = []
         written: dict[str, list[Reason]] = {}
-        for event, decision in zip(answered.events, answered.decisions, strict=True):
+        for event, decision in zip(answered.sealed.events, answered.decisions, strict=True):
             if decision is None:
                 continue
             at = event.occurred_at
@@ -389,8 +556,10 @@ class Shoal:
                         cluster_id=decision.cluster_id,
                     )
                 )
-            if self.canaries and type(event) is Request and event.prompt_id in self.canaries:
-                self.records.hit_canary(event.prompt_id, event.account_id, event.event_id, at)
+            if self.canaries and type(event) is Request and event.prompt_id is not None:
+                mark = self.secret.token("prompt", event.prompt_id)
+                if mark in self.canaries:
+                    self.records.hit_canary(mark, event.account_id, event.event_id, at)
         if acted:
             self.records.add_decisions(acted)
             self._written |= written
@@ -407,7 +576,7 @@ class Shoal:
                 if self.shared:  # whoever the others have met in the meantime has a name here, too
                     self._follow(self._at)
                 self.engine.adopt(found, seen)
-                cases = self.cases_of(found)
+                cases = [] if self.standby else self.cases_of(found)
             for case in cases:
                 action = cast(Proposed, case.proposed_action)
                 self.records.open_or_update_case(case.cluster_id, action, msgspec.to_builtins(case))
@@ -508,6 +677,7 @@ class Shoal:
     def snapshot_due(self) -> bool:
         return (
             not self.shared
+            and not self.standby
             and self.fault is None
             and self.accepted - self._snapshot_at >= SNAPSHOT_EVENTS
         )
@@ -527,6 +697,7 @@ class Shoal:
                 accepted = self.accepted
             path = snapshot.save(self.folder.snapshots, f"{accepted}", arrays, meta)
             self._snapshot_at = accepted
+            self._snapshots_of.append(meta["log"])
             return path
 
     def _load(self, arrays: dict[str, Any], meta: dict[str, Any]) -> str:
@@ -535,15 +706,49 @@ class Shoal:
         self.accepted = self._snapshot_at = int(meta["accepted"])
         self.engine.window.load(arrays)  # type: ignore[attr-defined]
         self.engine.load(meta)
+        self._snapshots_of.append(str(meta["log"]))
         return str(meta["log"])
+
+    # --- the cold log
+
+    def _archive(self) -> None:
+        """Copy what a snapshot covers to the cold log, and drop what two of them cover from the hot one.
+
+        A step a call; never waits.
+        """
+        if not self._looking.acquire(blocking=False):
+            return
+        try:
+            if self._archiver is not None:
+                ended = self._archiver.poll()
+                if ended is None:
+                    return
+                self._archiver = None
+                if ended:
+                    _log.error("archiving failed and is tried again", exit=ended)
+            if len(self._snapshots_of) == snapshot.KEPT:
+                self.history.trim(self._snapshots_of[0])
+            newest = self._snapshots_of[-1] if self._snapshots_of else NOTHING
+            if parse_id(newest) > parse_id(self.history.cold.last_id()):
+                self._archiver = archiver(self.history.cold, self._url, newest)
+        finally:
+            self._looking.release()
+
+    def _stop_archiver(self) -> None:
+        """What it has finished is kept, the rest is done again."""
+        if self._archiver is not None:
+            self._archiver.kill()
+            self._archiver.wait()
+            self._archiver = None
 
     # --- erasure
 
-    def erase(self, account_id: str) -> bool:
+    def erase(self, account_id: str, by: str = LOCAL) -> Erased | None:
         """Remove an account's events from the log and everything derived from them.
 
         The state is a fold over the log, so it is rebuilt from a log without them: nothing of the
-        account can be left in it. Returns whether there was anything.
+        account can be left in it. Returns the proof, which is in the audit, too, without the
+        account's name; None when there was nothing of it.
 
         Raises:
             Unavailable: the log or its window is not ours alone, or cannot be used; ask again.
@@ -556,32 +761,61 @@ class Shoal:
             if self.fault is not None:
                 raise Unavailable(self.fault)
             self.fault = "erasing an account"
-            needle = _encode(account_id)
+            needle, began = _encode(account_id), self.clock()
+            snapshots = 0
             try:
+                log_before, state_before = digest_of_log(self.history.read()), self._digest()
                 # snapshots first: a crash half-way must not bring back what they hold
-                for old in self.folder.snapshots.glob("*.snapshot"):
+                for old in self.folder.snapshots.glob("*.snapshot*"):
                     old.unlink()
+                    snapshots += 1
+                self._stop_archiver()
                 erased = self.records.erase_account(account_id)
-                found = self.log.rewrite(
+                found = self.history.cold.erase(account_id) + self.log.rewrite(
                     lambda body: needle in body and decode(body).account_id == account_id
                 )
                 self._written.pop(account_id, None)
                 if found:
+                    self.log.append_control(ERASED)  # for those who follow
                     self._rewrite_file()
                 self.recover()
-            except (redis.RedisError, LogError, RecordsError) as problem:
+                if not found and not any(erased.values()):
+                    return None
+                proof = Erased(
+                    began_at=began,
+                    ended_at=self.clock(),
+                    events=found,
+                    snapshots=snapshots,
+                    records=erased,
+                    log_before=log_before,
+                    log_after=digest_of_log(self.history.read()),
+                    state_before=state_before,
+                    state_after=self._digest(),
+                )
+                self.records.audit(by, "erase", "an account", asdict(proof))
+            except (redis.RedisError, LogError, RecordsError, OSError) as problem:
                 self._lose(problem)
                 raise Unavailable(str(self.fault)) from None
-        return bool(found or erased)
+        return proof
+
+    def _digest(self) -> str:
+        return digest_of_state(self.engine.window.save())  # type: ignore[attr-defined]
 
     def _rewrite_file(self) -> None:
         """Have Valkey write its file anew, so that what was dropped leaves the disk, too."""
+        self._await_rewriting()
+        self.client.bgrewriteaof()
+        self._await_rewriting()
+
+    def _await_rewriting(self) -> None:
         deadline = time.monotonic() + REWRITE_S
-        while self.client.info("persistence")["aof_rewrite_in_progress"]:
+        while True:
+            told = self.client.info("persistence")
+            if not told["aof_rewrite_in_progress"] and not told["aof_rewrite_scheduled"]:
+                return
             if time.monotonic() > deadline:
                 raise redis.TimeoutError(f"Valkey has been rewriting its file for {REWRITE_S:g} s")
             time.sleep(0.02)
-        self.client.bgrewriteaof()
 
 
 class FirstAnswers:

@@ -1,8 +1,8 @@
 """Snapshots of the window's arrays: one file each, all or nothing.
 
 A restart is the newest snapshot plus the log after it, so a snapshot must be whole or not be there
-at all. It is written beside its place, synced, renamed into it, and the folder is synced; the last
-32 bytes are the SHA-256 of all before them. A newest file that does not verify (a torn write, a
+at all. It is written beside its place, synced, read back, renamed into it, and the folder is synced;
+the last 32 bytes are the SHA-256 of all before them. A newest file that does not verify (a torn write, a
 bad disk) is passed over, with a warning, for the one before it: the log then has more to replay
 and nothing is lost, as long as the log is trimmed no further than the *older* snapshot.
 
@@ -20,15 +20,16 @@ import ast
 import hashlib
 import json
 import logging
-import os
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from features.disk import whole
 
 MAGIC = b"SHOALSN1"
 ALIGNMENT_BYTES = 64
@@ -38,7 +39,6 @@ KEPT = 2
 _LENGTH = struct.Struct("<Q")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FILE = re.compile(r"([0-9]+)-[A-Za-z0-9._-]{1,64}\.snapshot")
-_UNFINISHED = ".unfinished"
 
 _log = logging.getLogger(__name__)
 
@@ -69,45 +69,53 @@ def save(
     files = _files(folder)
     number = _number(files[0]) + 1 if files else 1
     path = folder / f"{number:012d}-{name}.snapshot"
-    unfinished = path.with_name(path.name + _UNFINISHED)
     header = _header(name, arrays, meta)
-    try:
-        with unfinished.open("wb") as file:
-            _write(file, header, arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    _sync_folder(folder)
+    with whole(path, _verify) as file:
+        _write(file, header, arrays)
     for old in _files(folder)[KEPT:]:
         old.unlink()
     # What a killed writer has left; there is only one writer, and it has just finished.
-    for stale in folder.glob(f"*.snapshot{_UNFINISHED}"):
+    for stale in folder.glob(".*.snapshot.partial"):
         stale.unlink()
     return path
 
 
-def load_latest(folder: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
+def load_latest(
+    folder: str | Path,
+    unusable: Callable[[Mapping[str, Any]], str | None] = lambda meta: None,
+    ours: bool = True,
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
     """Arrays and meta of the newest snapshot that verifies; None when the folder has none.
 
-    Logs a warning for each newer one that is damaged. Raises SnapshotDamaged when all are: to start
-    from nothing must then be somebody's decision, not an accident.
+    `unusable` says of a snapshot's meta why it cannot be used here, if it cannot. Logs a warning for
+    each newer one that is passed over. A damaged one is set aside as `….damaged`, so that the two
+    that are kept are two that can be read (unless the folder is not `ours` to write). Raises
+    SnapshotDamaged when all are damaged: to start from nothing must then be somebody's decision, not
+    an accident.
     """
     damage = []
-    for path in _files(Path(folder)):
+    usable = None
+    files = _files(Path(folder))
+    for path in files:
         try:
-            return _load(path)
+            found = _load(path)
         except (ValueError, OSError) as error:
-            _log.warning("snapshot passed over: %s", error)
-            damage.append(str(error))
-    if damage:
+            _log.error("SNAPSHOT DAMAGED, the one before it is used: %s", error)
+            damage.append((path, str(error)))
+            continue
+        reason = unusable(found[1])
+        if reason is None:
+            usable = found
+            break
+        _log.warning("snapshot %s passed over: %s", path.name, reason)
+    if damage and len(damage) == len(files):
         raise SnapshotDamaged(
-            f"no snapshot in {folder} can be read ({'; '.join(damage)}). "
+            f"no snapshot in {folder} can be read ({'; '.join(told for _, told in damage)}). "
             f"Restore one, or remove them to replay the log from its start"
         )
-    return None
+    for path, _ in damage if ours else ():
+        path.rename(path.with_name(path.name + ".damaged"))
+    return usable
 
 
 def _header(name: str, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> bytes:
@@ -145,12 +153,7 @@ def _write(file: IO[bytes], header: bytes, arrays: Mapping[str, NDArray[Any]]) -
 
 def _load(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Raises ValueError, naming the file, when it is not exactly what was written."""
-    content = np.fromfile(path, dtype=np.uint8)
-    body, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
-    if bytes(body[: len(MAGIC)]) != MAGIC:
-        raise ValueError(f"{path} is no snapshot that this Shoal can read")
-    if hashlib.sha256(body.data).digest() != digest.tobytes():
-        raise ValueError(f"{path} is damaged: its SHA-256 does not match")
+    body = _verify(path)
     start = len(MAGIC) + _LENGTH.size
     (length,) = _LENGTH.unpack(bytes(body[len(MAGIC) : start]))
     header = json.loads(bytes(body[start : start + length]))
@@ -165,6 +168,17 @@ def _load(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
             body[at : at + size].view(dtype).reshape(shape) if size else np.zeros(shape, dtype)
         )
     return arrays, header["meta"]
+
+
+def _verify(path: Path) -> NDArray[np.uint8]:
+    """All of a snapshot but its digest. Raises ValueError, naming the file, when they differ."""
+    content = np.fromfile(path, dtype=np.uint8)
+    body, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+    if bytes(body[: len(MAGIC)]) != MAGIC:
+        raise ValueError(f"{path} is no snapshot that this Shoal can read")
+    if hashlib.sha256(body.data).digest() != digest.tobytes():
+        raise ValueError(f"{path} is damaged: its SHA-256 does not match")
+    return body
 
 
 def _files(folder: Path) -> list[Path]:
@@ -184,11 +198,3 @@ def _number(path: Path) -> int:
 
 def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,15 +19,20 @@ kernel ties the signal to the *thread* that started the child, so that a thread 
 macOS has no such flag and we run no watchdog: there an orphan lives until the next service on the
 folder, which holds the lock, finds the socket in it, and shuts the orphan down before starting.
 
-What a crash costs: a killed service or server loses nothing that was answered, since the file is
-written before the answer. A power failure loses up to two seconds with `everysec`, nothing with
-`always`, anything up to the kernel's write-back (about 30 s) with `no`.
+What a crash costs: a killed service or server loses nothing that was answered. For that, Valkey may
+not answer before it has written its file, which it does with its own `everysec`: while a sync of a
+slow disk is under way it holds writes back for up to two seconds, answered all the same. So
+Valkey is told `no`, and a thread of ours syncs its files every second. A power failure loses that
+second and the length of a sync with `everysec`, nothing with `always`, anything up to the kernel's
+write-back (about 30 s) with `no`. A sync that fails ends the server: what the kernel has then dropped
+nobody can tell, and the start reads what is there.
 """
 
 import contextlib
 import fcntl
 import importlib
 import json
+import logging
 import os
 import re
 import signal
@@ -40,11 +45,12 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Literal, Self
+from typing import IO, Literal, Self, cast
 from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
 from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -69,9 +75,12 @@ RUNTIME_PREFIX = "shoal-valkey-"
 STOP_SECONDS_MAX = 30.0
 PROBE_SECONDS_MAX = 1.0
 POLL_SECONDS = 0.01
+SYNC_SECONDS = 1.0
 # redis-py gives up after 5 s by default; a disk that is busy with fsync may take longer.
 CLIENT_SECONDS_MAX = 60.0
 LOG_LINES_SHOWN = 5
+
+_log = logging.getLogger(__name__)
 
 # argv: parent pid, program, its arguments. 1 is PR_SET_PDEATHSIG. The parent may have died before
 # the flag was set, hence the look at who our parent is now.
@@ -113,6 +122,7 @@ class EmbeddedValkey:
         self._socket: Path | None = None
         self._clients: list[redis.Redis] = []
         self._owner_pid = 0
+        self._stopping = threading.Event()
 
     @property
     def pid(self) -> int:
@@ -151,6 +161,12 @@ class EmbeddedValkey:
             self._socket = self._choose_socket()
             self._launch(_binary_path())
             self._wait_until_ready()
+            if self.fsync == "everysec":
+                self._stopping = threading.Event()
+                of_this_start = (self._running(), self._stopping)
+                threading.Thread(
+                    target=self._sync_often, args=of_this_start, name="valkey-sync", daemon=True
+                ).start()
         except BaseException:
             self.stop()
             raise
@@ -162,6 +178,7 @@ class EmbeddedValkey:
         """
         if os.getpid() != self._owner_pid:
             return
+        self._stopping.set()
         for client in self._clients:
             client.close()
         self._clients.clear()
@@ -194,6 +211,17 @@ class EmbeddedValkey:
     ) -> None:
         self.stop()
 
+    def _sync_often(self, process: subprocess.Popen[bytes], stopping: threading.Event) -> None:
+        while not stopping.wait(SYNC_SECONDS):
+            try:
+                for path in (self.folder / "appendonlydir").glob("*.aof"):
+                    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                        os.fsync(file.fileno())
+            except OSError as error:
+                _log.error("the log cannot be synced (%s): its server is ended", error)
+                process.kill()
+                return
+
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise ValkeyError(f"the Valkey of {self.folder} is not running: use it inside `with`")
@@ -222,7 +250,7 @@ class EmbeddedValkey:
             holder = _read_lock(lock).get("service_pid")
             lock.close()
             by = f"process {holder}" if holder else "another process"
-            raise ValkeyError(
+            raise FolderInUse(
                 f"data folder {self.folder} is in use by {by}: stop that service, or give this one "
                 f"a folder of its own"
             ) from None
@@ -355,7 +383,7 @@ class EmbeddedValkey:
             "daemonize": "no",
             "logfile": "",
             "appendonly": "yes",
-            "appendfsync": self.fsync,
+            "appendfsync": "always" if self.fsync == "always" else "no",
             "appenddirname": "appendonlydir",
             # After a power failure the tail may be torn; what was torn was not promised.
             "aof-load-truncated": "yes",
@@ -417,8 +445,33 @@ class EmbeddedValkey:
         return f"Its log ends ({log_path}):\n" + "\n".join(lines[-LOG_LINES_SHOWN:])
 
 
+class FolderInUse(ValkeyError):
+    """Another process holds the data folder."""
+
+
+def server_of(folder: Path) -> tuple[redis.Redis, str]:
+    """A client of the server that runs on another process's data folder, and its URL.
+
+    Raises ValkeyError when there is none that answers.
+    """
+    try:
+        with open(Path(folder).absolute() / LOCK) as lock:
+            path = Path(str(_read_lock(lock).get("socket", "")))
+    except OSError:
+        raise ValkeyError(f"no service has ever run on {folder}") from None
+    client = _client(path, CLIENT_SECONDS_MAX)
+    try:
+        client.ping()
+    except (RedisError, OSError) as error:
+        client.close()
+        raise ValkeyError(f"the Valkey of {folder} does not answer: {error}") from None
+    return client, f"unix://{quote(str(path))}"
+
+
 def connect(url: str, *, seconds_max: float = 5.0) -> redis.Redis:
     """A client of an external Redis ≥ 7.0 or Valkey ≥ 7.2 at `url`, which has answered.
+
+    Where the server is a node of a Cluster, it is a client of the Cluster.
 
     Raises ValkeyError, without the password, when the URL cannot be read, when the server does not
     answer within `seconds_max`, refuses us, is still loading, or is too old.
@@ -447,7 +500,28 @@ def connect(url: str, *, seconds_max: float = 5.0) -> redis.Redis:
     if refusal:
         raise ValkeyError(f"cannot use {shown}: {refusal}")
     # no retries: a pipeline sent twice would be counted twice
+    if "cluster" in (info.get("redis_mode"), info.get("server_mode")):
+        try:
+            # a cluster client has the interface of the other one, and no common type with it
+            return cast(
+                redis.Redis,
+                RedisCluster.from_url(
+                    url,
+                    retry=Retry(NoBackoff(), 0),
+                    socket_timeout=CLIENT_SECONDS_MAX,
+                    socket_connect_timeout=seconds_max,
+                ),
+            )
+        except (RedisError, OSError) as error:
+            raise ValkeyError(f"cannot use the cluster of {shown}: {error}") from error
     return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0))
+
+
+def look_around(client: redis.Redis) -> None:
+    """Have a client of a cluster learn who serves what now. Raises RedisError when nobody says."""
+    cluster: object = client
+    if isinstance(cluster, RedisCluster):
+        cluster.nodes_manager.initialize()
 
 
 def too_old(info: Mapping[str, object]) -> str | None:

@@ -98,12 +98,12 @@ class Account:
 
     @property
     def events(self) -> int:
-        return self.told + int(self._row[c.A_EVENTS])
+        return self.told + int(self._exchange.t.account[self.n, c.A_EVENTS])
 
     @property
     def observed(self) -> bool:
         """Whether any event of it has been."""
-        return bool(self._row[c.A_SEEN])
+        return bool(self._exchange.t.account[self.n, c.A_SEEN])
 
     @property
     def born(self) -> int:
@@ -127,12 +127,13 @@ class Account:
     @property
     def drained(self) -> bool:
         """Whether it lives on a grant, and that has run out."""
-        return bool(self._row[c.A_ON_CREDIT]) and self.spent_usd >= self._value[c.V_CREDIT]
+        t, n = self._exchange.t, self.n
+        return bool(t.account[n, c.A_ON_CREDIT] and t.value[n, c.V_SPENT] >= t.value[n, c.V_CREDIT])
 
     @property
     def suspended(self) -> bool:
-        row = self._row
-        return bool(row[c.A_BARRED] != c.FOREVER and row[c.A_BARRED_UNTIL] == c.FOREVER)
+        book, n = self._exchange.t.account, self.n
+        return bool(book[n, c.A_BARRED] != c.FOREVER and book[n, c.A_BARRED_UNTIL] == c.FOREVER)
 
     def suspend(self, at: int) -> None:
         """No call that starts at `at` or later is served, until it is restored."""

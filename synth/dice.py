@@ -56,7 +56,10 @@ class Dice(Random):
 
     def weighted(self, table: Sequence[tuple[T, float]]) -> T:
         """One item of `(item, weight)` pairs."""
-        mark = self.random() * sum(weight for _, weight in table)
+        total = 0.0
+        for _, weight in table:
+            total += weight
+        mark = self.random() * total
         for item, weight in table:
             mark -= weight
             if mark < 0:

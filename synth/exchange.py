@@ -6,14 +6,17 @@ people and accounts; a talk's row is used again when it is over, and a slip is g
 """
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
+from struct import Struct
 from typing import Any
 
 import numpy as np
 
 from synth import calls as c
 from synth import slips
+from synth.agenda import SLOT_MS
 from synth.calls import ERRORS, NONE, Tables
 from synth.dice import Dice
 from synth.geography import Egress
@@ -22,6 +25,7 @@ from synth.wire import fragment
 
 BLOCK = 1 << 20  # bytes printed at a time
 _time = itemgetter(0)
+_talk = Struct(f"{c.GIVEN}q").pack
 
 # List prices in USD per token: input, output. A cache read costs a tenth of the input price and a
 # write 1.25 times as much.
@@ -44,8 +48,8 @@ class Exchange:
         self._known: dict[str, int] = {}
         self._nets = np.zeros((1 << 10, 2), np.int64)
         self._net_of: dict[str, int] = {}
-        self._given: list[tuple[int, ...]] = []
-        self._told: list[tuple[int, int, str]] = []
+        self._given = bytearray()  # talks to begin, as rows
+        self._told: dict[int, list[tuple[int, int, str]]] = defaultdict(list)  # by slot
         self._block = np.zeros(BLOCK, np.uint8)
         self._sizes = {
             "account": 0,
@@ -114,7 +118,7 @@ class Exchange:
         if n + 2 > len(self._start):
             self._start = _grown(self._start)
         end = self._ink_size + len(raw)
-        if end > len(self._ink):
+        if end + slips.STEP > len(self._ink):
             self._ink = _grown(self._ink)
         self._ink[self._ink_size : end] = np.frombuffer(raw, np.uint8)
         self._start[n], self._start[n + 1] = self._ink_size, end
@@ -254,17 +258,17 @@ class Exchange:
 
     def begin(self, given: tuple[int, ...]) -> None:
         """A talk, by the given columns of calls.py in their order."""
-        self._given.append(given)
+        self._given += _talk(*given)
 
     def tell(self, seen: int, account: int, text: str) -> None:
         """A line about an account (a JSON object without its closing brace) that is observed at `seen`."""
-        self._told.append((seen, account, text))
+        self._told[seen // SLOT_MS].append((seen, account, text))
 
     def play(self, until: int) -> list[tuple[int, int, int]]:
         """Make all calls due up to `until`; returns notices (what, seat, when)."""
         if self._given:
-            given = np.array(self._given, np.int64)
-            self._given.clear()
+            given = np.frombuffer(self._given, np.int64).reshape(-1, c.GIVEN)
+            self._given = bytearray()
             while self.t.count[c.FREE] < len(given):
                 self._more_talks()
             c.begin(self.t, given)
@@ -293,10 +297,13 @@ class Exchange:
 
     def drain(self, until: int) -> Iterator[tuple[bytes, int]]:
         """What is observed up to `until`, in order: blocks of NDJSON, and how many lines each holds."""
-        told, t = self._told, self.t
-        told.sort(key=_time)
-        m = bisect_right(told, until, key=_time)
-        now, self._told = told[:m], told[m:]
+        t, slot = self.t, until // SLOT_MS
+        now = [w for k in [k for k in self._told if k <= slot] for w in self._told.pop(k)]
+        now.sort(key=_time)
+        m = bisect_right(now, until, key=_time)
+        if now[m:]:
+            self._told[slot] = now[m:]
+            del now[m:]
         n = int(t.count[c.SLIPS])
         seen = t.seen[:n]
         due = np.flatnonzero(seen <= until)

@@ -9,7 +9,7 @@ random; they resemble the public address space and describe nobody in it.
 import ipaddress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
 from zoneinfo import ZoneInfo
 
 from synth.dice import Dice
@@ -70,6 +70,7 @@ def any_country(dice: Dice) -> Country:
     return dice.weighted(_WEIGHTED)
 
 
+@cache
 def offset_ms(zone: str, at: int) -> int:
     """What to add to UTC at `at` (epoch ms) to get the local wall clock of `zone`."""
     delta = datetime.fromtimestamp(at / 1000, ZoneInfo(zone)).utcoffset()

@@ -12,6 +12,7 @@ from faker import Faker
 from synth.dice import Dice
 
 _LOCALES = ("en_US", "de_DE", "es_ES", "it_IT", "tr_TR", "id_ID", "pl_PL", "en_IN")
+_WORDY = [f"faker.providers.{kind}" for kind in ("person", "address", "lorem")]
 _FIRST_NAMES = 90  # a locale
 _LAST_NAMES = 140
 
@@ -55,11 +56,11 @@ class Pools:
         first: dict[str, None] = {}
         last: dict[str, None] = {}
         for locale in _LOCALES:
-            fake = Faker(locale)
+            fake = Faker(locale, providers=["faker.providers.person"])
             fake.seed_instance(seed)
             first.update((_ascii(fake.first_name()), None) for _ in range(_FIRST_NAMES))
             last.update((_ascii(fake.last_name()), None) for _ in range(_LAST_NAMES))
-        fake = Faker("en_US")
+        fake = Faker("en_US", providers=_WORDY)
         fake.seed_instance(seed)
         words = dict.fromkeys(fake.word() for _ in range(700))
         streets = [fake.street_address() for _ in range(400)]

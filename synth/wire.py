@@ -13,5 +13,6 @@ _encode = msgspec.json.Encoder().encode
 
 def fragment(**fields: object) -> str:
     """`,"name":value` for every field that is known (not None), in the order given."""
-    known = {name: value for name, value in fields.items() if value is not None}
-    return "," + _encode(known)[1:-1].decode() if known else ""
+    if None in fields.values():
+        fields = {name: value for name, value in fields.items() if value is not None}
+    return "," + _encode(fields)[1:-1].decode() if fields else ""

@@ -2,7 +2,8 @@
 
 import csv
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import zstandard
 
 from synth.labels import LabelRow
-from synth.world import TruthRow, simulate
+from synth.world import TruthRow, World, simulate
 
 EVENTS, TRUTH, PLAN = "events.ndjson.zst", "truth.csv", "ip_plan.csv"
 LABELS, BOOKS = "labels.csv", "books.csv"
@@ -44,11 +45,13 @@ def write(
     Raises:
         UnknownScenario: as `simulate` does, before anything is written.
     """
-    world = simulate(scenario, **options)
-    out = Path(out_dir)
+    with _uncollected():
+        return _write(Path(out_dir), simulate(scenario, **options), progress)
+
+
+def _write(out: Path, world: World, progress: Callable[[int], None] | None) -> Written:
     out.mkdir(parents=True, exist_ok=True)
     count = 0
-    gc.freeze()  # the cast lives as long as the world: a collector that walks it time and again finds nothing
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
     with (out / EVENTS).open("wb") as raw, compressor.stream_writer(raw) as sink:
         for block, lines in world.blocks():
@@ -56,7 +59,6 @@ def write(
             count += lines
             if progress:
                 progress(count)
-    gc.unfreeze()
     truth = world.truth()
     _table(out / TRUTH, [f.name for f in fields(TruthRow)], (astuple(row) for row in truth))
     _table(
@@ -79,6 +81,21 @@ def write(
         ),
     )
     return Written(count, len(truth), out / EVENTS, out / TRUTH, out / PLAN)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the cycle collector: the cast lives as long as the world and what is played leaves no
+    cycles behind, so it would walk everything time and again and find nothing."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.freeze()  # there and back: what is here is old, and no reason to collect at once
+            gc.unfreeze()
+            gc.enable()
 
 
 def _table(path: Path, header: list[str], rows: Iterable[Iterable[object]]) -> None:

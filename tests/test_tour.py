@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "service": {"service", "detector", "synth", "features"},
 }
 TOUR = re.findall(
-    r"^\| `((?:features|synth|detector|service)/\w+\.py)` \| (.+) \|$",
+    r"^\| `((?:features|synth|detector|service)/[\w/]+\.py)` \| (.+) \|$",
     (ROOT / "README.md").read_text(),
     re.M,
 )

@@ -99,8 +99,7 @@ def test_restoring_folds_as_answering_does(
 ) -> None:
     answering, restoring = engine_of(made), engine_of(made)
     answering.ingest(events_of(first))
-    good, bodies, _ = restoring.seal(events_of(first))
-    restoring.restore(good, bodies)
+    restoring.restore(restoring.sealer.seal(events_of(first))[0])
     a, _ = answering.ingest(events_of(then))
     b, _ = restoring.ingest(events_of(then))
     assert np.array_equal(a.vectors, b.vectors, equal_nan=True)
@@ -193,7 +192,7 @@ def test_twice_the_daily_budget_is_fired(made: Model) -> None:
     for i in range(16):  # once more: nobody counts twice
         log.card(f"a{i}", 100 + i, "card")
     answered, _ = engine.ingest(log.events)
-    suspended = {e.account_id for e, d in zip(answered.events, answered.decisions, strict=True)
+    suspended = {e.account_id for e, d in zip(answered.sealed.events, answered.decisions, strict=True)
                  if d and d.action == "suspend"}  # fmt: skip
     assert len(suspended) == 5
     told = Counter(d.action for d in answered.decisions[16:] if d)
@@ -233,7 +232,7 @@ def test_an_identifier_that_is_none_costs_only_its_event(made: Model) -> None:
     log = Log().card("a", 0, "card")
     log.add("account_signup", "b", 1, email="no address").card("c", 2, "card")
     answered, refused = engine_of(made).ingest(log.events)
-    assert [e.account_id for e in answered.events] == ["a", "c"]
+    assert [e.account_id for e in answered.sealed.events] == ["a", "c"]
     assert [(i, problem.field) for i, problem in refused] == [(1, "email")]
 
 
@@ -242,7 +241,7 @@ def test_nothing_is_kept_that_was_not_hashed(made: Model) -> None:
     engine = engine_of(made)
     answered, _ = engine.ingest(log.events)
     engine.sweep()
-    kept = json.dumps([engine.save(), [b.decode() for b in answered.bodies]])
+    kept = json.dumps([engine.save(), [b.decode() for b in answered.sealed.bodies]])
     for word in ("secret", "192.0.2.77"):
         assert word not in kept
 
@@ -262,7 +261,7 @@ def test_reasons_are_explained_again_after_an_hour_or_when_things_get_worse(made
     answered, _ = engine.ingest(log.events)
     texts = [
         d.reasons[0].text
-        for e, d in zip(answered.events, answered.decisions, strict=True)
+        for e, d in zip(answered.sealed.events, answered.decisions, strict=True)
         if e.account_id == "a2" and d
     ]
     said = "{} accounts paid with one card".format

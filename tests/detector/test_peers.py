@@ -12,7 +12,8 @@ from sklearn.metrics import roc_auc_score
 
 import detector.train
 from detector.peers import COLUMNS, FEW, TIES, Aggregates, peers
-from features.event import AnyEvent
+from detector.train import replay
+from features.event import AnyEvent, decode
 from features.kind import KIND
 from tests.detector.handmade import Fields, Log, engine_of, events_of, small_logs
 
@@ -171,12 +172,16 @@ def test_learning_holds_operators_out() -> None:
     assert unknown["LightGBM, accounts alone"]["auc"] < 0.8
 
 
-def test_a_watched_log_is_noted_sealed_and_whole() -> None:
+def test_a_replayed_log_is_noted_sealed_and_whole() -> None:
     log = Log().crowd(9)
     log.request("a", 1, device_id="d")
     events = log.events
-    found, engine = Aggregates(), engine_of()
-    for batch in found.watch([events[:4], events[4:]]):
-        engine.seal(batch)
+    found = Aggregates()
+    replay(
+        engine_of(),
+        [events[:4], events[4:]],
+        len(events),
+        note=lambda sealed: found.add(map(decode, sealed.bodies)),
+    )
     assert len(found.accounts) == 10
     assert all(value.startswith("h:") for value in found.seen["device"])

@@ -90,12 +90,29 @@ def test_a_row_scores_alike_alone_and_in_any_batch(seed: int) -> None:
     assert len(np.unique(whole)) > 1
 
 
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1), n=st.integers(20, 300), leaves=st.sampled_from([2, 3, 7, 31])
+)
+def test_contributions_are_the_boosters(seed: int, n: int, leaves: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = numbers(rng, n)
+    y = (np.nan_to_num(x[:, 0]) + np.isnan(x[:, 1]) + rng.normal(size=n) > 0).astype(float)
+    booster = grow(x, y, num_leaves=leaves)
+    asked = np.vstack([x[:10], numbers(rng, 10)])
+    expected = np.asarray(booster.predict(asked, pred_contrib=True, num_threads=1))[:, :-1]
+    trees = flatten(booster)
+    told = np.array([trees.contributions(row) for row in asked])
+    np.testing.assert_allclose(told, expected, rtol=0, atol=1e-9)
+
+
 def test_trees_that_never_split_are_their_one_leaf() -> None:
     x = np.random.default_rng(0).normal(size=(50, WIDTH))
     y = (np.arange(50) % 5 == 0).astype(float)
     booster = grow(x, y, num_leaves=2, min_data_in_leaf=40)
     trees = flatten(booster)
     assert len(trees.feature) == 0
+    assert (trees.contributions(x[0]) == 0).all()
     assert trees.margin(x)[0] == pytest.approx(np.log(0.2 / 0.8), abs=1e-9)
     np.testing.assert_allclose(trees.margin(x), predicted(booster, x), rtol=0, atol=1e-12)
 

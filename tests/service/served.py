@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
@@ -17,6 +17,8 @@ import msgspec
 import uvicorn
 
 from service.app import create_app
+from service.courier import Network
+from service.gate import RATE
 from service.serve import bind, run
 from service.shoal import Shoal
 
@@ -52,10 +54,14 @@ def a_ring(size: int = 14) -> list[bytes]:
 
 
 @contextmanager
-def live(shoal: Shoal) -> Iterator[httpx.Client]:
+def live(
+    shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network] = ()
+) -> Iterator[httpx.Client]:
     """A client of a started Shoal behind HTTP in this process; the Shoal is closed with it."""
     with bind("127.0.0.1", 0) as listening:
-        config = uvicorn.Config(create_app(shoal), log_level="warning", access_log=False)
+        config = uvicorn.Config(
+            create_app(shoal, rate, webhook_allow), log_level="warning", access_log=False
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -91,16 +97,22 @@ def _serve(port: int, data: str, said: str) -> None:
 
 
 class Process:
-    """`shoal serve --model none` on a data folder, in a process of its own."""
+    """`shoal serve --model none` on a data folder, in a process of its own.
 
-    def __init__(self, data: Path) -> None:
+    `serve` is what that process runs: given port, data folder, where stderr goes, and `more`.
+    """
+
+    def __init__(
+        self, data: Path, serve: Callable[..., None] = _serve, more: tuple[object, ...] = ()
+    ) -> None:
         _prepare_forks()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self._said = data.with_name(data.name + ".stderr")
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
-        self.process = _FORKS.Process(target=_serve, args=(port, str(data), str(self._said)))
+        args = (port, str(data), str(self._said), *more)
+        self.process = _FORKS.Process(target=serve, args=args)
         self.process.start()
         deadline = time.monotonic() + READY_S
         while not self._ready():

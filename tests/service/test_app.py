@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+import zstandard
 from served import NDJSON, Start, a_ring, live, one, post
 
 from detector.model import Model
@@ -149,18 +150,14 @@ def test_bodies_that_are_none(idle: httpx.Client) -> None:
     problem(idle.post("/v1/events", content=b"hello", headers=JSON), 422)
     problem(idle.post("/v1/events", content=b"\xff\xfe{", headers=JSON), 422)
     problem(idle.post("/v1/events", content=b"[{]", headers=JSON), 400)
-    packed = gzip.compress(msgspec.json.encode(one(1)))
-    told = problem(
-        idle.post("/v1/events", content=packed, headers={"content-encoding": "gzip"}), 415
-    )
-    assert "gzip" in told["detail"]
     problem(idle.get("/v1/events"), 405)
     problem(idle.get("/v1/nothing"), 404)
 
 
 @pytest.mark.parametrize("path", ["/v1/events", "/v1/labels"])
 def test_a_body_too_large(start: Start, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    monkeypatch.setattr("service.app.BODY_MAX", 1000)
+    monkeypatch.setattr("service.door.BODY_MAX", 1000)
+    monkeypatch.setattr("service.door.SMALL_MAX", 1000)
     body = msgspec.json.encode([one(n) for n in range(100)])
     with live(start()) as api:
         for content in (body, (body[i : i + 500] for i in range(0, len(body), 500))):
@@ -180,6 +177,44 @@ def test_too_large_is_refused_before_it_is_sent(idle: httpx.Client) -> None:
             f"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n".encode()
         )
         assert raw.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_packed_bodies(api: httpx.Client, encoding: str) -> None:
+    pack = {"gzip": gzip.compress, "zstd": zstandard.ZstdCompressor().compress}[encoding]
+    packed = {"content-encoding": encoding}
+    single = api.post("/v1/events", content=pack(msgspec.json.encode(one(1))), headers=packed)
+    assert single.json()["event_id"] == "e1"
+    lines = pack(b"\n".join(msgspec.json.encode(one(n)) for n in range(2, 5000)))
+    pieces = (lines[i : i + 1000] for i in range(0, len(lines), 1000))
+    told = api.post("/v1/events", content=pieces, headers=packed | NDJSON)
+    assert [a["event_id"] for a in told.json()] == [f"e{n}" for n in range(2, 5000)]
+    problem(api.post("/v1/events", content=lines[:-9], headers=packed | NDJSON), 400)
+    problem(api.post("/v1/events", content=b"{}", headers=packed), 400)
+    told = problem(
+        api.post("/v1/events", content=pack(bytes(intake.BODY_MAX + 1)), headers=packed), 413
+    )
+    assert str(intake.BODY_MAX) in told["detail"]
+    assert api.get("/readyz").json()["events"] == 4999
+
+
+def test_encodings_that_are_not_read(idle: httpx.Client) -> None:
+    refused = idle.post("/v1/events", content=b"{}", headers={"content-encoding": "br"})
+    problem(refused, 415)
+    assert refused.headers["accept-encoding"] == "gzip, zstd"
+    packed = gzip.compress(b'{"account_id": "a", "label": "honest"}')
+    for path in ("/v1/labels", "/v1/canaries"):
+        problem(idle.post(path, content=packed, headers={"content-encoding": "gzip"}), 415)
+
+
+def test_a_body_that_does_not_arrive(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.app.BODY_S", 0.1)
+    with (
+        live(start()) as api,
+        socket.create_connection((api.base_url.host, api.base_url.port or 0), timeout=5) as raw,
+    ):
+        raw.sendall(b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+        assert raw.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
 def test_duplicates_over_http(api: httpx.Client) -> None:
@@ -282,6 +317,37 @@ def test_clusters(ringed: httpx.Client) -> None:
     assert sorted(members["members"]) == sorted(case["members"])
 
 
+def test_every_list_comes_in_pages(ringed: httpx.Client) -> None:
+    """Walked in pages of any size, a list is what it is at once."""
+    for n in range(3):
+        ringed.post("/v1/canaries", json={"prompt_id": f"p{n}", "station": "s"}).raise_for_status()
+    (cluster,) = ringed.get("/v1/clusters").json()["clusters"]
+    for path, name in (
+        ("/v1/accounts", "accounts"),
+        ("/v1/accounts/ring1/links", "links"),
+        ("/v1/clusters", "clusters"),
+        (f"/v1/clusters/{cluster['cluster_id']}/members", "members"),
+        ("/v1/cases", "cases"),
+        ("/v1/canaries", "canaries"),
+        ("/v1/keys", "keys"),
+    ):
+        whole = ringed.get(path).json()
+        assert whole["next"] is None
+        for limit in (1, 3, len(whole[name]) or 1):
+            walked, cursor = [], None
+            while True:
+                asked = {"limit": limit} | ({"cursor": cursor} if cursor else {})
+                page = ringed.get(path, params=asked).json()
+                assert len(page[name]) <= limit
+                walked += page[name]
+                cursor = page["next"]
+                if cursor is None:
+                    break
+            assert walked == whole[name], path
+        told = problem(ringed.get(path, params={"cursor": "zzz"}), 422)
+        assert "cursor" in told["detail"]
+
+
 def test_an_account_id_may_hold_anything(api: httpx.Client) -> None:
     for n, name in enumerate(("org/7", "ü 1", "a?b#c", "..", "x/y/z", "%41")):
         assert api.post("/v1/events", json=one(n, name)).json()["status"] in ("new", "late")
@@ -317,7 +383,8 @@ def test_what_is_not_there(idle: httpx.Client, path: str) -> None:
         ("GET", "/v1/accounts?action=allow", None, "#/action"),
         ("GET", "/v1/cases?status=shut", None, "#/status"),
         ("GET", "/v1/cases/seven", None, "#/case_id"),
-        ("GET", "/v1/cases?cursor=zzz", None, None),
+        ("GET", "/v1/cases?cursor=zzz", None, "#/cursor"),
+        ("GET", "/v1/keys?cursor=c1", None, "#/cursor"),
         ("POST", "/v1/labels", {"account_id": "a", "label": "bad"}, "#/label"),
         ("POST", "/v1/labels", {"account_id": "a", "label": "honest", "x": 1}, "x"),
         ("POST", "/v1/labels", {"label": "honest"}, None),
@@ -424,7 +491,9 @@ def test_a_canary_survives_a_restart(start: Start) -> None:
 def test_erasure(ringed: httpx.Client) -> None:
     before = ringed.get("/readyz").json()["events"]
     ringed.post("/v1/labels", json={"account_id": "ring3", "label": "abusive"})
-    assert ringed.delete("/v1/accounts/ring3").json() == {"erased": "ring3"}
+    gone = ringed.delete("/v1/accounts/ring3").json()
+    assert gone["erased"] == "ring3"
+    assert gone["proof"]["events"] == 3
     for path in ("", "/vector", "/links"):
         problem(ringed.get(f"/v1/accounts/ring3{path}"), 404)
     problem(ringed.delete("/v1/accounts/ring3"), 404)
@@ -565,8 +634,14 @@ def test_scopes(keyed: Keyed) -> None:
 def test_who_did_it_is_in_the_audit(keyed: Keyed) -> None:
     api, key, shoal = keyed
     api.post("/v1/labels", json={"account_id": "a", "label": "honest"}, headers=key("act"))
-    assert [(x.actor, x.action) for x in shoal.records.list_audit()] == [("ann", "label")]
-    assert shoal.records.verify_audit() == 1
+    rules, *told = shoal.records.list_audit()
+    assert (rules.actor, rules.subject) == ("service", "rules")
+    assert [(x.actor, x.action) for x in told] == [
+        ("local", "create key"),
+        ("local", "create key"),
+        ("ann", "label"),
+    ]
+    assert shoal.records.verify_audit() == 4
 
 
 def test_a_revoked_key_ends_within_a_second(keyed: Keyed) -> None:

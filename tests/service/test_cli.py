@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import databases
 import httpx
 import polars as pl
 import pytest
@@ -290,9 +291,10 @@ def every_verb() -> list[list[str]]:
 def test_help_of_every_verb(run: Run) -> None:
     verbs = every_verb()
     assert {v[0] for v in verbs if v} == {
-        "simulate", "train", "evaluate", "replay", "serve", "demo", "bench", "models", "keys"
+        "simulate", "train", "evaluate", "replay", "serve", "archive", "demo", "bench", "models",
+        "keys", "audit",
     }  # fmt: skip
-    assert len(verbs) == 17
+    assert len(verbs) == 22
     for verb in verbs:
         ran = run(*verb, "--help")
         assert (ran.code, ran.err) == (0, "")
@@ -492,3 +494,22 @@ def test_output_that_nobody_reads_is_no_error(
         monkeypatch.setattr(sys, "argv", ["shoal", "replay", str(path), "--model", "none"])
         with pytest.raises(SystemExit):
             cli.main()
+
+
+def test_the_audit_is_verified_and_the_first_bad_row_named(run: Run, tmp_path: Path) -> None:
+    data = tmp_path / "audited"
+    for name in ("a", "b"):
+        assert run("keys", "create", name, "--scope", "read", "--data", data).code == 0
+    head = run("audit", "head", "--data", data).out.strip()
+    ok = run("audit", "verify", "--data", data, "--head", head)
+    assert (ok.code, ok.err) == (0, "2 rows are what was written\n")
+    rows = [json.loads(x) for x in run("audit", "list", "--data", data).out.splitlines()]
+    assert [(r["actor"][:4], r["action"], r["body"]["name"]) for r in rows] == [
+        ("cli:", "create key", "a"),
+        ("cli:", "create key", "b"),
+    ]
+    url = f"sqlite:///{data}/records.db"
+    databases.run(url, "DROP TRIGGER audit_no_update", "UPDATE audit SET actor = 'x' WHERE seq = 1")
+    bad = run("audit", "verify", "--data", data)
+    assert (bad.code, bad.err) == (1, "shoal: audit row 1 is not what was written\n")
+    assert run("audit", "verify", "--data", data, "--head", "nonsense").code == 2

@@ -112,3 +112,38 @@ def test_a_batch_has_a_limit(monkeypatch: pytest.MonkeyPatch, kind: str) -> None
         else:
             with pytest.raises(Problem, match="at most 3 events"):
                 read_body(body, kind)
+
+
+def test_an_event_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is too long costs only itself, and is not read."""
+    monkeypatch.setattr(intake, "EVENT_MAX", 200)
+    lines = [msgspec.json.encode(one(n)) for n in range(3)]
+    lines[1] = msgspec.json.encode(one(1, "a" * 128))
+    assert len(lines[1]) > 200
+    for body, kind in (
+        (b"\n".join(lines), NDJSON),
+        (b"\n".join(lines), JSON),
+        (b"[" + b",".join(lines) + b"]", JSON),
+    ):
+        read = read_body(body, kind)
+        assert (read.place, [r.line for r in read.rejected]) == ([1, 3], [2])
+        assert "at most 200 bytes" in read.rejected[0].error
+
+
+def test_the_largest_event_of_the_contract_fits() -> None:
+    widest = "\U0001f41f" * 512
+    owners = [{"owner": widest, "share": 1 / 3, "of": widest, "country": "DE"}] * 256
+    entities = {f"k{n:063}": widest for n in range(32)}
+    large = one(1, type="ownership_declared", owners=owners, entities=entities)
+    body = msgspec.json.encode(large)
+    assert len(body) < intake.EVENT_MAX - 50_000  # and the shorter fields
+    assert len(read_body(body, JSON).events) == 1
+
+
+def test_commas_do_not_become_items() -> None:
+    body = b"[" + b"1," * intake.COMMAS_MAX + b"1]"
+    assert read_body(b"[1,1]", JSON).rejected
+    assert len(body) < intake.BODY_MAX
+    with pytest.raises(Problem, match="commas") as told:
+        read_body(body + b",", JSON)
+    assert told.value.status == 413

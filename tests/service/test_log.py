@@ -1,14 +1,21 @@
+import base64
 import itertools
 import struct
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from served import START
 
+from detector.engine import Engine
+from detector.policy import read_policy
+from features.event import decode as decode_event
+from service.folder import OFFLINE
 from service.log import (
     STREAM,
     Entry,
@@ -23,6 +30,8 @@ from service.log import (
     parse_id,
 )
 from service.valkey import EmbeddedValkey
+
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -235,3 +244,34 @@ def test_refuses_a_decoding_client(valkey: EmbeddedValkey) -> None:
         pytest.raises(ValueError, match="decode_responses=False"),
     ):
         EventLog(client)
+
+
+def test_a_log_of_format_1_is_read(client: redis.Redis, log: EventLog) -> None:
+    """The fixture is what a Valkey held when format 1 was first written; it is never written anew."""
+    kept = msgspec.json.decode((GOLDEN / "log-v1.json").read_bytes())
+    for id, fields in kept["entries"]:
+        told = {name.encode(): base64.b64decode(value) for name, value in fields.items()}
+        assert told[b"v"] == b"1"
+        client.xadd(STREAM, told, id=id)  # type: ignore[arg-type]
+    entries = list(log.read())
+    assert [(e.kind, len(e.events), e.name, e.body) for e in entries] == [
+        ("events", 20, "", b""),
+        ("events", 20, "", b""),
+        ("events", 18, "", b""),
+        ("control", 0, "marker", b"body"),
+        ("events", 1, "", b""),
+    ]
+    events = [decode_event(body) for e in entries for body in e.events]
+    assert [e.event_id for e in events[:2] + events[-2:]] == ["e0", "e1", "e117", "e900"]
+    assert (events[-2].account_id, events[-2].occurred_at) == ("ring5", START + 117)
+    answers = [a for e in entries for a in msgspec.json.decode(e.answers or b"[]")]
+    assert [a["action"] for a in answers] == ["allow"] * 59
+    # and the engine of today still folds it: identifiers stay the tokens they were hashed to
+    engine = Engine(read_policy(), OFFLINE)
+    for e in entries:
+        if e.kind == "events":
+            engine.restore(engine.sealer.read(e.events, [decode_event(b) for b in e.events]))
+    assert engine.ledger["ring5"].events == 3
+    assert engine.ledger["ring5"].cost == 2.5
+    found = engine.sweep(everyone=True)
+    assert sorted(found.clusters.size.tolist()) == [6]

@@ -210,9 +210,10 @@ def test_a_line_says_what_its_slip_says(data: st.DataObject) -> None:
     )
     for k in range(s.CHAIN, s.WIDTH):
         row[k] = data.draw(salt)
-    ink = np.frombuffer(b',"account_id":"a1"', np.uint8)
+    head = b',"account_id":"a1"'
+    ink = np.frombuffer(head + bytes(s.STEP), np.uint8)
     row[s.HEAD] = 0
-    start = np.array([0, len(ink)])
+    start = np.array([0, len(head)])
     block = np.zeros(1 << 14, np.uint8)
     printed = b"".join(
         text

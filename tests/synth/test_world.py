@@ -1,6 +1,7 @@
 """The stream: reproducible, ordered by observation, imperfect, and bounded."""
 
 import csv
+import gc
 import json
 from collections import Counter
 from pathlib import Path
@@ -37,6 +38,21 @@ def test_files_hold_the_world(tmp_path: Path) -> None:
     assert len(rows) == done.accounts == len(world.truth())
     with done.plan_path.open(newline="") as handle:
         assert next(csv.reader(handle)) == ["prefix", "country", "asn", "network_type"]
+
+
+def test_playing_leaves_no_cycles(tmp_path: Path) -> None:
+    # Files are written without the cycle collector: what it alone could free would pile up with the days.
+    worlds = [simulate(seed=3, tier="mixed", **SMALL | {"accounts": 260}) for _ in range(2)]
+    list(worlds[0].blocks())  # whatever is made once
+    gc.collect()
+    gc.disable()
+    try:
+        assert sum(lines for _, lines in worlds[1].blocks()) > 500
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+    write(tmp_path, "honest", accounts=30, days=0.1)
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("scenario", list(SCENARIOS))

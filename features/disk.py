@@ -1,0 +1,36 @@
+"""Files that are whole or not there, and stay after a power cut."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def whole(path: Path, check: Callable[[Path], object] = lambda _: None) -> Iterator[IO[bytes]]:
+    """A file to write, which appears under its name when it is complete, synced and checked.
+
+    Until then it lies beside its place as `.<name>.partial`. When this returns, the name is on disk,
+    too. Whatever is raised inside, by `check` or by the disk (OSError) leaves what was there before.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        check(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,57 @@
+"""A few rounds of what bench/faults.py does at length; each must leave nothing lost, doubled or wrong."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import faults
+import pytest
+from faults import Pair, Target
+
+ROUNDS: dict[str, tuple[list[Callable[[Target], None]], dict[str, float]]] = {
+    "service killed": ([faults.kill_service, faults.kill_service], {}),
+    "killed while archiving": ([faults.nothing, faults.kill_while_archiving], {}),
+    "valkey killed": ([faults.kill_valkey, faults.pause_then_kill_valkey], {}),
+    "valkey paused": ([faults.pause_valkey], {}),
+    "disk full": ([faults.full_disk, faults.full_disk], {}),
+    "clocks stepped": ([faults.step_clock, faults.step_log_clock, faults.kill_service], {}),
+    "late flood, duplicates, poison": (
+        [faults.nothing],
+        {"late": 0.5, "again": 0.3, "poison": 0.2},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDS)
+def test_nothing_is_lost_doubled_or_wrong(name: str, tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    done, mix = ROUNDS[name]
+    target = Target(tmp_path / "data", seed)
+    try:
+        for fault in done:
+            assert target.round(fault, **mix).notes == []
+        assert len(target.callers.answers) > 0
+    finally:
+        target.close()
+
+
+def test_a_standby_takes_over_and_the_old_writer_is_shut_out(tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    pair = Pair(tmp_path / "data", seed)
+    try:
+        refused = pair.standby.client.post("/v1/events", content=b"{}")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        for fault in (faults.nothing, faults.pause_writer, faults.kill_writer):
+            assert pair.round(fault).notes == []
+        assert pair.status() == ["ready", "standby"]
+        # what it answers are the reads of the writer
+        account = next(iter(pair.callers.sent.values())) and "a1"
+        there, here = (
+            one.client.get(f"/v1/accounts/{account}").json()["events"]
+            for one in (pair.service, pair.standby)
+        )
+        assert there == here > 0
+    finally:
+        pair.close()
