@@ -104,9 +104,9 @@ def main() -> None:
         engine = Engine(read_policy(), OFFLINE, model)
         lines, sealed = [], []
         for batch in read_events([path]):
-            events, bodies, _ = engine.seal(batch.events)
-            sealed.append(engine.builder.build(events, bodies))
-            lines += bodies
+            made, _ = engine.sealer.seal(batch.events)
+            sealed.append(made.rows)
+            lines += made.bodies
         rows = joined(sealed).part(0, min(n, sum(map(len, sealed))))
         lines = lines[: len(rows)]
         told = [*usual(folder, lines, model), *history(rows)]
@@ -294,7 +294,7 @@ def river_history(rows: Rows) -> float:
 
     def run() -> None:
         for i in range(len(rows)):
-            t = datetime.fromtimestamp(rows.t[i] / 1000, UTC)
+            t = datetime.fromtimestamp(rows.t[i] / 1000, UTC).replace(tzinfo=None)
             x = {k: int(v[i]) for k, v in keys.items()} | {"tokens": int(rows.amount[i, 2])}
             seen: dict[str, float] = {}
             for j, a in enumerate(aggregates):
