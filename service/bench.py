@@ -192,14 +192,14 @@ def _window(folder: Path, lines: list[bytes], model: Model) -> list[Row]:
                 pipe.execute()
 
         ping()  # warm
-        began = _server_cpu(valkey.pid)
+        began = server_cpu(valkey.pid)
         ping()
-        ping_us = (_server_cpu(valkey.pid) - began) / 10_000 * 1e6
+        ping_us = (server_cpu(valkey.pid) - began) / 10_000 * 1e6
         window = RedisWindow(client, model.catalog)
-        began, started = _server_cpu(valkey.pid), time.process_time()
+        began, started = server_cpu(valkey.pid), time.process_time()
         for i in range(0, len(few), 256):
             window.fold(few.part(i, min(len(few), i + 256)))
-        redis_us = (_server_cpu(valkey.pid) - began) / len(few) * 1e6
+        redis_us = (server_cpu(valkey.pid) - began) / len(few) * 1e6
         client_us = (time.process_time() - started) / len(few) * 1e6
     return [
         Row(
@@ -215,7 +215,7 @@ def _window(folder: Path, lines: list[bytes], model: Model) -> list[Row]:
     ]
 
 
-def _server_cpu(pid: int) -> float:
+def server_cpu(pid: int) -> float:
     """CPU seconds of another process so far, to the nanosecond, threads that have ended included.
 
     Linux's clock of a process (clock_getcpuclockid(3)); /proc counts in ticks of 10 ms.
@@ -331,12 +331,12 @@ def _posts(url: str, pid: int, lines: list[bytes]) -> tuple[float, float, float]
     with httpx.Client(timeout=60) as client:
         for line in lines[:100]:
             client.post(url, content=line, headers={"content-type": "application/json"})
-        began = _server_cpu(pid)
+        began = server_cpu(pid)
         for line in lines[100:]:
             started = time.perf_counter()
             client.post(url, content=line, headers={"content-type": "application/json"})
             took.append(time.perf_counter() - started)
-        spent = _server_cpu(pid) - began
+        spent = server_cpu(pid) - began
     return (
         spent / len(took) * 1e6,
         statistics.median(took) * 1e3,
