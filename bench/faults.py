@@ -2,7 +2,7 @@
 
     uv run python bench/faults.py [ROUNDS] [--seed N] [--only NAME]
 
-ROUNDS rounds (160 unless given) are shared out among the faults of tests/service/faults.py, each on a
+ROUNDS rounds (160 unless given) are shared out among the faults of tests/service/faulty.py, each on a
 service that is under load from two callers, with snapshots every 300 events and an archiver that is
 never done; after each round everything ever sent is sent again and the log, a replay of it and every
 answer are compared. A data folder serves ten rounds of one fault. What must be 0: events lost, counts that are
@@ -24,8 +24,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "service"))
 
-import faults
-from faults import Pair, Target, Worker
+import faulty
+from faulty import Pair, Target, Worker
 
 SLOW_SYNC = """
 #define _GNU_SOURCE
@@ -44,21 +44,21 @@ DISK_FULL = "disk full, killed (-9) or not"
 SLOW_DISK = "slow disk, Valkey killed (-9)"
 FOLDER_ROUNDS = 10  # of one fault, on one data folder
 FAULTS: dict[str, tuple[type[Target], Fault, dict[str, float]]] = {
-    "service killed (-9)": (Target, faults.kill_service, {}),
-    "service killed (-9) while archiving": (Target, faults.kill_while_archiving, {}),
-    "service ended (TERM)": (Target, faults.end_service, {}),
-    "Valkey killed (-9)": (Target, faults.kill_valkey, {}),
-    "Valkey paused": (Target, faults.pause_valkey, {}),
-    "Valkey paused, then killed (-9)": (Target, faults.pause_then_kill_valkey, {}),
-    "Valkey's file at its limit": (Target, faults.full_disk, {}),
-    "service's clock stepped": (Target, faults.step_clock, {}),
-    "log's clock stepped": (Target, faults.step_log_clock, {}),
-    "late flood, killed (-9)": (Target, faults.kill_service, {"late": 0.9}),
-    "duplicates, killed (-9)": (Target, faults.kill_service, {"again": 0.7}),
-    "poison, killed (-9)": (Target, faults.kill_service, {"poison": 0.7}),
-    "writer killed (-9), standby takes over": (Pair, faults.kill_writer, {}),
-    "writer paused, standby takes over": (Pair, faults.pause_writer, {}),
-    "worker over a shared window killed (-9)": (Worker, faults.kill_service, {}),
+    "service killed (-9)": (Target, faulty.kill_service, {}),
+    "service killed (-9) while archiving": (Target, faulty.kill_while_archiving, {}),
+    "service ended (TERM)": (Target, faulty.end_service, {}),
+    "Valkey killed (-9)": (Target, faulty.kill_valkey, {}),
+    "Valkey paused": (Target, faulty.pause_valkey, {}),
+    "Valkey paused, then killed (-9)": (Target, faulty.pause_then_kill_valkey, {}),
+    "Valkey's file at its limit": (Target, faulty.full_disk, {}),
+    "service's clock stepped": (Target, faulty.step_clock, {}),
+    "log's clock stepped": (Target, faulty.step_log_clock, {}),
+    "late flood, killed (-9)": (Target, faulty.kill_service, {"late": 0.9}),
+    "duplicates, killed (-9)": (Target, faulty.kill_service, {"again": 0.7}),
+    "poison, killed (-9)": (Target, faulty.kill_service, {"poison": 0.7}),
+    "writer killed (-9), standby takes over": (Pair, faulty.kill_writer, {}),
+    "writer paused, standby takes over": (Pair, faulty.pause_writer, {}),
+    "worker over a shared window killed (-9)": (Worker, faulty.kill_service, {}),
 }
 
 
@@ -72,7 +72,7 @@ def fill_disk(target: Target) -> None:
                     os.write(file.fileno(), bytes(size))
             except OSError:
                 pass
-    faults._notice(target)
+    faulty._notice(target)
     if target.dice.random() < 0.5:
         target.service.signal(faults.signal.SIGKILL)
         target.service.ended()
@@ -142,7 +142,7 @@ def main() -> None:
             rows.append(_series(place, given.seed, each, fault, *chosen[fault]))
         if given.only in SLOW_DISK and special.enter_context(slow_syncs(folder)):
             rows.append(
-                _series(folder, given.seed, each, SLOW_DISK, Target, faults.kill_valkey, {})
+                _series(folder, given.seed, each, SLOW_DISK, Target, faulty.kill_valkey, {})
             )
     kills = sum(rounds for name, rounds, _ in rows if "(-9)" in name)
     rounds = sum(rounds for _, rounds, _ in rows)

@@ -4,17 +4,17 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-import faults
+import faulty
 import pytest
-from faults import Pair, Target
+from faulty import Pair, Target
 
 ROUNDS: dict[str, tuple[list[Callable[[Target], None]], dict[str, float]]] = {
-    "service killed": ([faults.kill_service, faults.kill_service], {}),
-    "killed while archiving": ([faults.nothing, faults.kill_while_archiving], {}),
-    "valkey killed": ([faults.kill_valkey, faults.pause_then_kill_valkey], {}),
-    "valkey paused": ([faults.pause_valkey], {}),
-    "disk full": ([faults.full_disk, faults.full_disk], {}),
-    "clocks stepped": ([faults.step_clock, faults.step_log_clock, faults.kill_service], {}),
+    "service killed": ([faulty.kill_service, faulty.kill_service], {}),
+    "killed while archiving": ([faults.nothing, faulty.kill_while_archiving], {}),
+    "valkey killed": ([faulty.kill_valkey, faulty.pause_then_kill_valkey], {}),
+    "valkey paused": ([faulty.pause_valkey], {}),
+    "disk full": ([faulty.full_disk, faulty.full_disk], {}),
+    "clocks stepped": ([faulty.step_clock, faulty.step_log_clock, faulty.kill_service], {}),
     "late flood, duplicates, poison": (
         [faults.nothing],
         {"late": 0.5, "again": 0.3, "poison": 0.2},
@@ -43,7 +43,7 @@ def test_a_standby_takes_over_and_the_old_writer_is_shut_out(tmp_path: Path) -> 
     try:
         refused = pair.standby.client.post("/v1/events", content=b"{}")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-        for fault in (faults.nothing, faults.pause_writer, faults.kill_writer):
+        for fault in (faults.nothing, faulty.pause_writer, faulty.kill_writer):
             assert pair.round(fault).notes == []
         assert pair.status() == ["ready", "standby"]
         # what it answers are the reads of the writer
