@@ -74,7 +74,7 @@ def fill_disk(target: Target) -> None:
                 pass
     faulty._notice(target)
     if target.dice.random() < 0.5:
-        target.service.signal(faults.signal.SIGKILL)
+        target.service.signal(faulty.signal.SIGKILL)
         target.service.ended()
         filler.unlink()
         target.restart()

@@ -10,13 +10,13 @@ from faulty import Pair, Target
 
 ROUNDS: dict[str, tuple[list[Callable[[Target], None]], dict[str, float]]] = {
     "service killed": ([faulty.kill_service, faulty.kill_service], {}),
-    "killed while archiving": ([faults.nothing, faulty.kill_while_archiving], {}),
+    "killed while archiving": ([faulty.nothing, faulty.kill_while_archiving], {}),
     "valkey killed": ([faulty.kill_valkey, faulty.pause_then_kill_valkey], {}),
     "valkey paused": ([faulty.pause_valkey], {}),
     "disk full": ([faulty.full_disk, faulty.full_disk], {}),
     "clocks stepped": ([faulty.step_clock, faulty.step_log_clock, faulty.kill_service], {}),
     "late flood, duplicates, poison": (
-        [faults.nothing],
+        [faulty.nothing],
         {"late": 0.5, "again": 0.3, "poison": 0.2},
     ),
 }
@@ -43,7 +43,7 @@ def test_a_standby_takes_over_and_the_old_writer_is_shut_out(tmp_path: Path) -> 
     try:
         refused = pair.standby.client.post("/v1/events", content=b"{}")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-        for fault in (faults.nothing, faulty.pause_writer, faulty.kill_writer):
+        for fault in (faulty.nothing, faulty.pause_writer, faulty.kill_writer):
             assert pair.round(fault).notes == []
         assert pair.status() == ["ready", "standby"]
         # what it answers are the reads of the writer
