@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from service.bench import Row, _server_cpu
+from service.bench import Row, server_cpu
 
 _WORK = """
 import sys, threading, time
@@ -26,7 +26,7 @@ def test_cpu_of_another_process_counts_threads_that_have_ended() -> None:
     ) as other:
         assert other.stdout is not None
         own = float(other.stdout.readline())
-        told = _server_cpu(other.pid)
+        told = server_cpu(other.pid)
         assert other.stdin is not None
         other.stdin.close()
     assert own >= 0.05
