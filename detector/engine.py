@@ -129,9 +129,7 @@ class Engine:
         fresh = (status != DUPLICATE) & (status != CONFLICT)
         if self.model is not None and fresh.any():
             score[fresh] = self.model.event.score(vectors[fresh])
-        proposed = np.zeros(len(events), np.int8)
-        for action, level, _ in reversed(self._levels):
-            proposed[score > level] = action
+        proposed = _proposed(score, [(action, level) for action, level, _ in self._levels])
         decisions = [
             self._decide(event, ACTIONS[wish], vectors[i], s) if new else None
             for i, (event, wish, s, new) in enumerate(
@@ -240,9 +238,7 @@ class Engine:
             stood = self.standing.get(names[i])
             if stood is not None and stood.score is not None:
                 scores[i] = stood.score
-        proposed = np.zeros(len(scores), np.int8)
-        for level_action, _, level in reversed(self._levels):
-            proposed[scores > level] = level_action
+        proposed = _proposed(scores, [(action, level) for action, _, level in self._levels])
         told = zip(names, scores.tolist(), proposed.tolist(), found.place.tolist(), strict=True)
         for i, (name, score, wish, place) in enumerate(told):
             known_score, action = None if score != score else score, ACTIONS[wish]
@@ -303,3 +299,11 @@ def cluster_reason(found: Sweep, place: int, cluster_id: str) -> Reason:
         f"one of {int(clusters.size[place])} accounts of different owners that share {', '.join(kinds[:4])}",
         [cluster_id],
     )
+
+
+def _proposed(score: F64, levels: Sequence[tuple[Action, float]]) -> NDArray[np.int8]:
+    """The most severe action whose level each score passes; `levels` from the most severe down."""
+    proposed = np.zeros(len(score), np.int8)
+    for action, level in reversed(levels):
+        proposed[score > level] = action
+    return proposed

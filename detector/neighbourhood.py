@@ -23,10 +23,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from detector.clusters import (
+    FEATURES,
     Clusters,
     ClusterSettings,
     adjacency,
-    cluster_features,
     cores,
     mix,
     triangles,
@@ -41,6 +41,7 @@ def owner_features(
     sets: Sets,
     links: Links,
     clusters: Clusters,
+    structure: F64,
     owners: U64 | None = None,
     kinds: Sequence[str] | None = None,
 ) -> tuple[tuple[str, ...], NDArray[np.float32]]:
@@ -48,6 +49,7 @@ def owner_features(
 
     Args:
         sets, links, clusters: of the same sightings.
+        structure: `cluster_features` of these clusters.
         owners: whom to describe, in this order; by default those sighted (`sets.owners`).
         kinds: kinds with a column of their own, by default those sighted. A model is served the
             list it was trained on.
@@ -62,10 +64,9 @@ def owner_features(
     columns |= {f"links_{what}": c for what, c in _links(links, ClusterSettings().least).items()}
     inside = clusters.of >= 0
     at = np.maximum(clusters.of, 0)
-    names, values = cluster_features(clusters, links)
-    for k, name in enumerate(names):
+    for k, name in enumerate(FEATURES):
         columns[f"cluster_{name}"] = (
-            np.where(inside, values[at, k], np.nan) if len(clusters) else np.full(n, np.nan)
+            np.where(inside, structure[at, k], np.nan) if len(clusters) else np.full(n, np.nan)
         )
     score = np.where(inside, clusters.score[at], 0.0) if len(clusters) else np.zeros(n)
     columns["cluster_score"] = score

@@ -81,7 +81,9 @@ def look(
     row = np.full(len(account), -1, np.int64)
     row[asked] = np.arange(len(asked))
     catalog = window.plan.catalog
-    names, around = owner_features(sets, links, clusters, owner[asked], linkable(catalog))
+    names, around = owner_features(
+        sets, links, clusters, structure, owner[asked], linkable(catalog)
+    )
     columns = (*catalog.names, *names)
     if model is not None and model.standing.columns != columns:
         raise ModelProblem(

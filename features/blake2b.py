@@ -8,8 +8,9 @@ already worked in) and ends as 8 words, of which a digest is the first bytes, li
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from features.compiled import lean
 
 U8 = NDArray[np.uint8]
 U64 = NDArray[np.uint64]
@@ -40,15 +41,13 @@ _SIGMA = np.array(
     np.int64,
 )
 
-_lean = njit(cache=True, nogil=True, _nrt=False)
 
-
-@_lean
+@lean
 def _turned(x: np.uint64, right: int) -> Any:  # a uint64
     return (x >> np.uint64(right)) | (x << np.uint64(64 - right))
 
 
-@_lean
+@lean
 def _mixed(
     a: np.uint64, b: np.uint64, c: np.uint64, d: np.uint64, x: np.uint64, y: np.uint64
 ) -> Any:
@@ -63,7 +62,7 @@ def _mixed(
     return a, b, c, d
 
 
-@_lean
+@lean
 def _compress(h: U64, m: U64, length: int, last: bool) -> None:
     """Work 16 words `m` into the state `h`; `length` bytes have been taken in, these included."""
     v0, v1, v2, v3, v4, v5, v6, v7 = h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7]
@@ -93,7 +92,7 @@ def _compress(h: U64, m: U64, length: int, last: bool) -> None:
     h[7] ^= v7 ^ v15
 
 
-@_lean
+@lean
 def digest(start: U64, before: int, eight: U64, first: int, last: int, h: U64, m: U64) -> None:
     """Hash the bytes first:last from `start`, which has taken in `before` bytes, into `h`.
 

@@ -24,6 +24,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from features.catalog import Catalog
+from features.compiled import lean
 from features.feature import HOUR, SETS_CAP
 from features.plan import (
     ACCOUNT,
@@ -121,12 +122,7 @@ class Tables(NamedTuple):
     )
 
 
-# The fold's kernels are compiled without reference counts (`_nrt`, a flag that Numba does not document):
-# they allocate nothing, and counting the thirty arrays of the state in every call was half of a fold.
-_lean = njit(cache=True, nogil=True, _nrt=False)  # type: ignore[call-overload]
-
-
-@_lean
+@lean
 def _mix(x: np.uint64) -> np.uint64:
     # finaliser of MurmurHash3 (public domain): spreads near-equal keys over the table
     x ^= x >> np.uint64(33)
@@ -137,7 +133,7 @@ def _mix(x: np.uint64) -> np.uint64:
     return x if x != np.uint64(0) else np.uint64(1)
 
 
-@_lean
+@lean
 def _find(keys: U64, key: np.uint64) -> Any:
     """Place of a key (an int64), or -1 - (the place it would take)."""
     mask = len(keys) - 1
@@ -149,7 +145,7 @@ def _find(keys: U64, key: np.uint64) -> Any:
     return at
 
 
-@_lean
+@lean
 def _block(size: I64, free: I64, arena_last: I64, block: int) -> Any:
     head = free[block]
     if head >= 0:
@@ -160,7 +156,7 @@ def _block(size: I64, free: I64, arena_last: I64, block: int) -> Any:
     return at
 
 
-@_lean
+@lean
 def _see(
     size: I64, free: I64, set_key: U64, set_entity: U64, set_family: Int32, set_at: I64, set_n: Int32,
     set_block: Int32, arena_member: U64, arena_last: I64,
@@ -221,7 +217,7 @@ def _see(
     set_n[at] = n
 
 
-@_lean
+@lean
 def _count(
     set_key: U64, set_at: I64, set_n: Int32, arena_last: I64,
     key: np.uint64, now: int, reads: I64, first: int, last: int, out: F64, e: int,
@@ -245,7 +241,7 @@ def _count(
         out[e, reads[r, 2]] = count
 
 
-@_lean
+@lean
 def _tally(
     size: I64, tally_key: U64, tally_family: Int32, tally_newest: I64, tally_sum: I64,
     family: int, key: np.uint64, amount: int, t: int, now: int, span: int,
@@ -275,7 +271,7 @@ def _tally(
     return total
 
 
-@_lean
+@lean
 def _claim(
     size: I64, claim_key: U64, claim_t: I64, claim_owner: U64, claim_account: U64,
     key: np.uint64, owner: np.uint64, account: np.uint64, t: int,
@@ -293,12 +289,12 @@ def _claim(
     claim_t[at], claim_owner[at], claim_account[at] = t, owner, account
 
 
-@_lean
+@lean
 def _key(entity: np.uint64, salt: np.uint64) -> Any:  # a uint64
     return _mix(entity ^ salt)
 
 
-@_lean
+@lean
 def _fold(
     state: State,
     tables: Tables,

@@ -24,11 +24,11 @@ from typing import Any, NamedTuple, get_args
 
 import msgspec
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from features import blake2b
 from features.blake2b import BLOCK, U8, digest, eights
+from features.compiled import lean
 from features.event import (
     EVENT_CLASSES,
     EVENT_TYPES,
@@ -241,7 +241,6 @@ class Keys(NamedTuple):
     block: U64
 
 
-_lean = njit(cache=True, nogil=True, _nrt=False)
 _QUOTE, _BACKSLASH, _COMMA, _COLON, _OPEN, _CLOSE, _BEGIN, _END = b'"\\,:[]{}'
 _H, _MINUS, _POINT, _E = b"h-.e"
 _ODD = np.uint64(0x9E3779B97F4A7C15)
@@ -254,7 +253,7 @@ _PREFIX = np.uint64(int.from_bytes(b"h:", "little"))
 _TEN = np.array([10.0**k for k in range(23)])
 
 
-@_lean
+@lean
 def _hash(eight: U64, first: int, last: int) -> Any:  # a uint64
     """A quick hash of the bytes first:last, before which there are eight more; not 0."""
     h = np.uint64(last - first + 1) * _ODD
@@ -269,7 +268,7 @@ def _hash(eight: U64, first: int, last: int) -> Any:  # a uint64
     return max(h, _ONE)
 
 
-@_lean
+@lean
 def _word(eight: U64, first: int, last: int, word_key: U64, word_at: I16) -> int:
     """The place of a word in the vocabulary, -1 where it is none."""
     h = _hash(eight, first, last)
@@ -281,7 +280,7 @@ def _word(eight: U64, first: int, last: int, word_key: U64, word_at: I16) -> int
     return np.int64(word_at[at])
 
 
-@_lean
+@lean
 def _nibble(c: int) -> int:
     """The value of a hexadecimal digit, or -1."""
     if 48 <= c <= 57:
@@ -291,7 +290,7 @@ def _nibble(c: int) -> int:
     return c - 55 if 65 <= c <= 70 else -1
 
 
-@_lean
+@lean
 def _digits(data: U8, first: int, last: int) -> Any:  # a uint64
     """The first 64 bits of a token of 32 digits, not 0; 0 where it is a token of another form."""
     name = np.uint64(0)
@@ -306,7 +305,7 @@ def _digits(data: U8, first: int, last: int) -> Any:  # a uint64
     return max(name, _ONE) if worst >= 0 else np.uint64(0)
 
 
-@_lean
+@lean
 def _big(x: np.uint64) -> Any:  # a uint64
     """The number whose big-endian bytes are x's little-endian ones, not 0."""
     told = np.uint64(0)
@@ -315,13 +314,13 @@ def _big(x: np.uint64) -> Any:  # a uint64
     return max(told, _ONE)
 
 
-@_lean
+@lean
 def _zeros(x: np.uint64) -> Any:  # a uint64
     """The high bit of the lowest byte that is 0, perhaps of some above it; 0 where no byte is 0."""
     return (x - _LOW) & ~x & _HIGH
 
 
-@_lean
+@lean
 def _closing(eight: U64, at: int) -> tuple[int, bool]:
     """The quote that ends the string whose text begins at `at`, and whether there is an escape."""
     escaped = False
@@ -340,7 +339,7 @@ def _closing(eight: U64, at: int) -> tuple[int, bool]:
         at += 2
 
 
-@_lean
+@lean
 def _unescape(data: U8, first: int, last: int, to: int) -> int:
     """Write the text of a JSON string at `to`, escaped as our encoder does it; returns its end."""
     at = first
@@ -368,7 +367,7 @@ def _unescape(data: U8, first: int, last: int, to: int) -> int:
     return to
 
 
-@_lean
+@lean
 def _copy(eight: U64, first: int, last: int, out: U64, to: int) -> int:
     """Copy the bytes first:last, and what follows them up to a multiple of eight; returns their end."""
     for k in range(0, last - first, 8):
@@ -376,7 +375,7 @@ def _copy(eight: U64, first: int, last: int, out: U64, to: int) -> int:
     return to + last - first
 
 
-@_lean
+@lean
 def _remember(
     eight: U64, first: int, last: int, family: int, clear: int, h: np.uint64, place: int, memo: U64,
     keys: Keys,
@@ -399,13 +398,13 @@ def _remember(
             memo[place, _TOKEN + k] = _hex(state[k >> 1] >> np.uint64(32 * (k & 1)))
 
 
-@_lean
+@lean
 def _mask(n: int) -> Any:  # a uint64
     """The lowest n bytes, all of them from 8 on."""
     return ~np.uint64(0) if n >= 8 else (_ONE << np.uint64(8 * n)) - _ONE
 
 
-@_lean
+@lean
 def _hex(x: np.uint64) -> Any:  # a uint64
     """The lowest four bytes as eight hexadecimal digits, in the order of memory."""
     text = np.uint64(0)
@@ -416,7 +415,7 @@ def _hex(x: np.uint64) -> Any:  # a uint64
     return text
 
 
-@_lean
+@lean
 def _string(
     data: U8, eight: U64, at: int, family: int, clear: int, spare: int, copied: int, out: U64,
     to: int, memo: U64, keys: Keys,
@@ -455,7 +454,7 @@ def _string(
     return end + 1, copied, to, memo[place, _NAME]
 
 
-@_lean
+@lean
 def _value(data: U8, at: int) -> tuple[float, int, bool]:
     """(a JSON number, the place after it, whether it was read exactly).
 
@@ -499,7 +498,7 @@ def _value(data: U8, at: int) -> tuple[float, int, bool]:
     return (-told if negative else told), at, exact
 
 
-@_lean
+@lean
 def _rank(kind: int) -> int:
     """Entities come in the order of their kinds, then the provider's own, then what links requests."""
     if kind < CHAIN_LINK:
@@ -517,7 +516,7 @@ def _rank(kind: int) -> int:
     )
 
 
-@_lean
+@lean
 def _place(kinds: I32, names: U64, begin: int, at: int, kind: int, name: np.uint64) -> int:
     """Put one more entity into its event's, which begin at `begin`; returns how many there are in all."""
     to = at
@@ -529,7 +528,7 @@ def _place(kinds: I32, names: U64, begin: int, at: int, kind: int, name: np.uint
     return at + 1
 
 
-@_lean
+@lean
 def _past(data: U8, eight: U64, at: int) -> int:
     """The place after a value that nobody asks for: a string, a number, a word, a list of numbers."""
     if data[at] == _QUOTE:
@@ -543,7 +542,7 @@ def _past(data: U8, eight: U64, at: int) -> int:
     return at
 
 
-@_lean
+@lean
 def _walk(
     data: U8, eight: U64, limit: int, spare: int, out: U64, tables: Tables, memo: U64, keys: Keys,
     rows: tuple[Any, ...], body_at: I64, name_at: I64, own: I64, rough: I64,

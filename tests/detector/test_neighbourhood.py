@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.clusters import cluster
+from detector.clusters import cluster, cluster_features
 from detector.links import gather, link
 from detector.neighbourhood import owner_features
 from features.window import Sightings
@@ -41,7 +41,9 @@ def described(
     )
     links = link(sets, N)
     wanted = None if owners is None else np.array(owners, np.uint64)
-    return owner_features(sets, links, cluster(links), wanted, kinds)
+    clusters = cluster(links)
+    structure = cluster_features(clusters, links)[1]
+    return owner_features(sets, links, clusters, structure, wanted, kinds)
 
 
 def row_of(rows: list[Row], owner: int) -> dict[str, float]:
