@@ -49,16 +49,16 @@ V_WINDOW_USD, V_WINDOW_SPENT, V_SPENT, V_PAID, V_CREDIT = range(5)
 VALUE_COLUMNS = 5
 # seats
 (T_ACCOUNT, T_POOL, T_NET, T_AGENT, T_TLS, T_DEVICE, T_STATED, T_ORDER, T_TEMPLATE, T_LINK, T_COOLS, T_USED,
- T_GONE, T_MASK, T_MASK_UNTIL, T_PLACE) = range(16)  # fmt: skip
-T_BUSY = 16  # when the calls under way will end
+ T_GONE, T_MASK, T_MASK_UNTIL, T_PLACE, T_PAGE) = range(17)  # fmt: skip
+T_BUSY = 17  # when the calls under way will end
 BUSY_MAX = 10
 SEAT_COLUMNS = T_BUSY + BUSY_MAX
 NOTHING = -2  # a fragment that is taken away, where NONE leaves the talk's own
 # pools
 (P_RULE, P_FIRST, P_SIZE, P_ROOM, P_STICKY_MS, P_SLIDING, P_PINNED, P_SWITCHES, P_AGAIN, P_AGAIN_MS,
  P_COOL_MS, P_OVERLOAD_MS, P_LIMIT_MS, P_OBEYS, P_JITTER, P_SEAT_CALLS, P_STOP, P_INTERCEPTS, P_PLACELESS,
- P_LINKS, P_MASKED, P_RELAY, P_PAGES, P_NEXT, P_LINK_MS) = range(25)  # fmt: skip
-POOL_COLUMNS = 25
+ P_LINKS, P_MASKED, P_RELAY, P_NEXT, P_LINK_MS) = range(24)  # fmt: skip
+POOL_COLUMNS = 24
 # how a pool chooses, when nothing holds a conversation to a seat
 # (RANDOM for each call, ANY for each conversation)
 OWN, SWAP, RANDOM, ANY, LRU, ROUND_ROBIN, FILL_FIRST = range(7)
@@ -385,8 +385,6 @@ def _address(t: Tables, k: I64, seat: int, lane: int, at: int, out: I64) -> None
         session = k[K_SESSION]
     if pool[P_RELAY]:
         out[s.USER] = NONE
-        if not pool[P_PAGES]:
-            out[s.PAGE] = NONE
         if pool[P_MASKED]:
             if at >= row[T_MASK_UNTIL]:
                 row[T_MASK] = _bits(t.count) | 1
@@ -397,7 +395,7 @@ def _address(t: Tables, k: I64, seat: int, lane: int, at: int, out: I64) -> None
     else:
         out[s.USER] = k[K_USER]
     out[s.SESSION] = session
-    out[s.PAGE] = k[K_PAGE]
+    out[s.PAGE] = row[T_PAGE] if row[T_PAGE] >= 0 and k[K_PAGE] >= 0 else k[K_PAGE]
     out[s.FIXED], out[s.MODEL] = k[K_FIXED], k[K_MODEL_TEXT]
     out[s.STATED] = out[s.ORDER] = out[s.META] = out[s.TEMPLATE] = out[s.PLACE] = NONE
     if not k[lane + L_TOLD]:

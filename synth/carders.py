@@ -8,7 +8,6 @@ puts it into a pool.
 from synth.account import Account
 from synth.agenda import Process
 from synth.cover import Brief
-from synth.habits import Own, login
 from synth.honest import appetite
 from synth.operators import Operator, Tenure
 from synth.people import MINUTE
@@ -60,18 +59,14 @@ class Carder(Operator):
             charge(stage, at + 4_000, account, here + said, country, self.disputes)
 
     def use(self, at: int, account: Account, keeper: Tenure) -> Process:
-        stage, dice = self.stage, self.stage.dice
-        user = self.customer() if self.pool else stage.people.make()
-        mean = appetite(stage, user.mode) * _HARD
+        stage = self.stage
         if self.pool:
             self.add(self.pool, account, keeper)
-            since = at + int(dice.spread(20 * MINUTE))
+            user, since = self.customer(), at + int(stage.dice.spread(20 * MINUTE))
+            mean = appetite(stage, user.mode) * _HARD
             self.serve(since, user, Customer(self.pool), mean, stage.end)
-            return
-        door = self.supply.door()
-        login(stage, at, account, door.fragment() + dice.pick(user.devices).said())
-        user.networks = [(door, 0.7), (user.home, 1.0)]
-        self.serve(at, user, Own(stage, account, user), mean, stage.end, account)
+        else:
+            self.sell(at, keeper, market=0.2, doors=0.9, load=_HARD)
         yield from ()
 
 

@@ -182,7 +182,8 @@ class Exchange:
         row = self.t.seat[n]
         row[:] = 0
         row[c.T_NET] = row[c.T_AGENT] = row[c.T_TLS] = row[c.T_DEVICE] = NONE
-        row[c.T_STATED] = row[c.T_ORDER] = row[c.T_TEMPLATE] = row[c.T_LINK] = row[c.T_PLACE] = NONE
+        row[c.T_STATED] = row[c.T_ORDER] = row[c.T_TEMPLATE] = row[c.T_LINK] = NONE
+        row[c.T_PLACE] = row[c.T_PAGE] = NONE
         row[c.T_ACCOUNT], row[c.T_POOL] = account, pool
         for name, value in columns.items():
             row[getattr(c, f"T_{name.upper()}")] = value

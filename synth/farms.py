@@ -12,14 +12,13 @@ from synth.agenda import Process
 from synth.conversation import Conversation
 from synth.cover import Brief
 from synth.desk import Desk
-from synth.habits import Own, Tempo, hold, login
-from synth.honest import appetite
+from synth.habits import Tempo, hold, login
 from synth.operators import Operator, Plans, Tenure
 from synth.people import DAY, HOUR, MINUTE, Person
 from synth.pool import Customer, Pool
 from synth.signup import Dossier
 from synth.stage import Stage
-from synth.supply import Supply, market_of, ring_sizes
+from synth.supply import Supply, ring_sizes
 
 _CALLS_AN_ACCOUNT = 55  # what a grant is good for, about
 _CALLS_A_CONVERSATION = 8
@@ -48,7 +47,6 @@ class Farm(Operator):
         for worker in self.workers:
             worker.workspaces = supply.places(worker.workspaces)
         pool = self.pooled() if dice.chance(pooling) else None
-        self.market = market_of(dice)
         first = self.start()
         if pool:
             self._sell(pool, first)
@@ -86,17 +84,21 @@ class Farm(Operator):
         if self.pool:
             self.add(self.pool, account, keeper)
         else:
-            yield from self._drain(at, account)
-
-    def _drain(self, at: int, account: Account) -> Process:
-        """A worker uses the account up within a few days."""
-        stage, dice = self.stage, self.stage.dice
-        worker: Person = dice.pick(self.workers)
-        door = self.supply.door()
-        login(stage, at, account, door.fragment() + dice.pick(worker.devices).said())
-        until = min(stage.end, at + int(dice.spread(2.2 * DAY) * self.supply.traits.credit_share))
-        self.serve(at, worker, Desk(stage, account, door), 1.6 + dice.spread(2.0), until)
+            self.drain(at, account, keeper)
         yield from ()
+
+    def drain(self, at: int, account: Account, keeper: Tenure) -> None:
+        """A worker uses the account up within a few days."""
+        stage, dice, profile = self.stage, self.stage.dice, keeper.profile
+        worker: Person = dice.pick(self.workers)
+        egress = profile.egress if profile else self.supply.door()
+        device = profile.device if profile else dice.pick(worker.devices)
+        if profile:
+            worker = stage.people.moved(worker, profile)
+        login(stage, at, account, egress.fragment() + device.said())
+        until = min(stage.end, at + int(dice.spread(2.2 * DAY) * self.supply.traits.credit_share))
+        desk = Desk(stage, account, egress)
+        self.serve(at, worker, desk, 1.6 + dice.spread(2.0), until)
 
 
 class SmsFarm(Farm):
@@ -108,18 +110,9 @@ class SmsFarm(Farm):
     def __init__(self, stage: Stage, supply: Supply, size: int) -> None:
         super().__init__(stage, supply, size, pooling=0.4)
 
-    def _drain(self, at: int, account: Account) -> Process:
-        """The buyer logs in from elsewhere and uses it as a person does."""
-        stage, dice = self.stage, self.stage.dice
-        buyer = stage.people.make(self.market if dice.chance(0.6) else None)
-        if dice.chance(0.6):
-            login(stage, at, account, buyer.home.fragment() + dice.pick(buyer.devices).said())
-        if dice.chance(0.3):
-            buyer.networks = [(self.supply.door(), 0.8), (buyer.home, 1.0)]
-        buyer.workspaces = self.supply.places(buyer.workspaces)
-        self.serve(at, buyer, Own(stage, account, buyer), appetite(stage, buyer.mode), stage.end,
-                   account)  # fmt: skip
-        yield from ()
+    def drain(self, at: int, account: Account, keeper: Tenure) -> None:
+        """The buyer uses it as a person does."""
+        self.sell(at, keeper, market=0.6, doors=0.3)
 
 
 def credit_farm(stage: Stage, count: int, brief: Brief) -> None:

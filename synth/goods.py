@@ -6,7 +6,7 @@ operators and have a recognisable stock (number blocks, BINs, document templates
 which honest users of pre-paid numbers, virtual cards and VPNs partly share.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Generic, TypeVar
@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import phonenumbers
 
 from synth.dice import Dice
-from synth.geography import COUNTRIES, AddressPlan, Egress, any_country
+from synth.geography import COUNTRIES, AddressPlan, Egress, Prefix, any_country
 from synth.pools import Pools
 
 T = TypeVar("T")
@@ -222,27 +222,36 @@ class PhoneFarm:
     def __init__(self, market: Market) -> None:
         self._market = market
         dice = market.dice
-        # Runs of neighbouring blocks, by line type.
-        self._runs: dict[str, list[list[str]]] = {"mobile": [], "voip": []}
+        # What it has where nobody asks for a country, and what it has where somebody does.
+        self._runs = [
+            self._run(any_country(dice).code, "mobile" if index % 3 else "voip")
+            for index in range(6)
+        ]
+        self._local: dict[tuple[str, str], list[tuple[str, str]]] = {}
         self._stock: dict[str, int] = {}
-        for index in range(6):
-            country = any_country(dice).code
-            line = "voip" if index % 3 == 0 else "mobile"
-            blocks = _number_blocks(country, _KIND[line])
-            if not blocks:
-                line, blocks = "mobile", _number_blocks(country, _KIND["mobile"])
-            first = dice.randrange(max(1, len(blocks) - 8))
-            self._runs[line].append(list(blocks[first : first + 8]))
         self._sold: list[Phone] = []
 
-    def lease(self, width: int, voip: float) -> list[tuple[str, str]]:
-        """`width` neighbouring blocks of one run, with their line type; `voip` is the probability
-        of internet numbers."""
+    def _run(self, country: str, line: str) -> list[tuple[str, str]]:
+        """Eight neighbouring blocks with their line type; not every country has internet numbers."""
+        blocks = _number_blocks(country, _KIND[line])
+        if not blocks:
+            line, blocks = "mobile", _number_blocks(country, _KIND["mobile"])
+        first = self._market.dice.randrange(max(1, len(blocks) - 8))
+        return [(block, line) for block in blocks[first : first + 8]]
+
+    def lease(self, width: int, voip: float, country: str = "") -> list[tuple[str, str]]:
+        """`width` neighbouring blocks of one run, in the country if one is asked for; `voip` is the
+        probability of internet numbers."""
         dice = self._market.dice
-        line = "voip" if self._runs["voip"] and dice.chance(voip) else "mobile"
-        run = dice.pick(self._runs[line] or self._runs["voip"])
+        line = "voip" if dice.chance(voip) else "mobile"
+        if not country:
+            run = dice.pick([run for run in self._runs if run[0][1] == line] or self._runs)
+        else:
+            if (country, line) not in self._local:
+                self._local[country, line] = self._run(country, line)
+            run = self._local[country, line]
         first = dice.randrange(max(1, len(run) - width + 1))
-        return [(block, line) for block in run[first : first + width]]
+        return run[first : first + width]
 
     def rent(self, lease: list[tuple[str, str]]) -> Phone:
         """A number of these blocks; now and then one that another customer has used before. A
@@ -283,7 +292,7 @@ class ProxyVendor:
 
     def __init__(self, market: Market) -> None:
         plan, dice = market.plan, market.dice
-        self._dice = dice
+        self._plan, self._dice = plan, dice
         self._hosting = [plan.prefix("hosting") for _ in range(2)]
         self._vpn = [plan.prefix("vpn") for _ in range(2)]
         # Static lines of homes and small firms.
@@ -292,28 +301,41 @@ class ProxyVendor:
             for kind in ("residential", "residential", "residential", "residential", "business")
         ]
         self._mobile = [plan.mobile(any_country(dice).code) for _ in range(10)]
-        self._sold: list[Egress] = []
+        # What it has in a country that somebody asks for: one range of homes, one carrier.
+        self._local: dict[str, tuple[Prefix, Egress]] = {}
+        self._sold: dict[str, list[Egress]] = {}
 
-    def buy(self, quality: float) -> Egress:
-        """An egress; the share of residential and mobile ones is `quality` (0-1)."""
-        dice = self._dice
-        if self._sold and dice.chance(_SOLD_BEFORE):
-            return dice.pick(self._sold)
+    def buy(self, quality: float, country: str = "") -> Egress:
+        """An egress; the share of residential and mobile ones is `quality` (0-1), and those are of
+        the country, if one is asked for."""
+        dice, sold = self._dice, self._sold.setdefault(country, [])
+        if sold and dice.chance(_SOLD_BEFORE):
+            return dice.pick(sold)
         if dice.chance(quality):
+            homes, mobile = self._stock(country)
             if dice.chance(0.12):
-                return dice.pick(self._mobile)
-            prefix = dice.pick(self._homes)
+                return dice.pick(mobile)
+            prefix = dice.pick(homes)
         else:
             prefix = dice.pick(self._hosting if dice.chance(0.65) else self._vpn)
         egress = prefix.address(dice)
-        self._sold.append(egress)
+        sold.append(egress)
         return egress
+
+    def _stock(self, country: str) -> tuple[Sequence[Prefix], Sequence[Egress]]:
+        if not country:
+            return self._homes, self._mobile
+        if country not in self._local:
+            self._local[country] = self._plan.prefix("residential", country), self._plan.mobile(country)  # fmt: skip
+        home, carrier = self._local[country]
+        return (home,), (carrier,)
 
     def sold_as(self, egress: Egress) -> str:
         """The good as which an egress is priced."""
-        if egress in self._mobile:
-            return "egress_mobile"
-        return "egress_residential" if egress.prefix in self._homes else "egress_datacentre"
+        if egress.prefix in (*self._hosting, *self._vpn):
+            return "egress_datacentre"
+        sold_by_modem = egress in self._mobile or any(egress == e for _, e in self._local.values())
+        return "egress_mobile" if sold_by_modem else "egress_residential"
 
 
 _CHECK_WEIGHTS = (7, 3, 1)

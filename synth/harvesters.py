@@ -14,7 +14,7 @@ from synth.operators import Operator, Tenure
 from synth.people import DAY, HOUR, Person
 from synth.pool import Customer
 from synth.stage import Stage
-from synth.supply import Supply, market_of, ring_sizes
+from synth.supply import Supply, ring_sizes
 from synth.wire import fragment
 
 _QUESTIONS = 400  # on a ring's list, each asked once and then again from the start
@@ -35,7 +35,6 @@ class Harvester(Operator):
         dice = stage.dice
         pool = self.pooled()
         templates = [stage.software.application() for _ in range(supply.traits.prompt_templates)]
-        self.market = market_of(dice)
         self.programs: list[Person] = []
         for _ in range(max(1, size // 2)):
             program = stage.people.make(self.market, self.trade)
@@ -83,5 +82,5 @@ class Harvester(Operator):
 
 def distillation(stage: Stage, count: int, brief: Brief) -> None:
     """Harvesters with `count` accounts between them."""
-    for size in ring_sizes(stage, count, median=18, sigma=1.2):
+    for size in ring_sizes(stage, count, median=10, sigma=1.0):
         Harvester(stage, Supply(stage, "distillation", brief), size)

@@ -1,18 +1,16 @@
 """KYC mules: accounts verified with borrowed faces, then handed over.
 
 A few people lend their faces, in a few rooms, to documents printed from one template. The accounts
-are opened on the merchant's devices and used from elsewhere by whoever bought them, mostly one
-person each, who behaves like any other customer.
+are opened on the merchant's devices and used by whoever bought them, from elsewhere or in the
+browser profile that came with them: mostly one person each, who behaves like any other customer.
 """
 
 from synth.account import Account
 from synth.agenda import Process
 from synth.cover import Brief
-from synth.habits import Own, login
-from synth.honest import appetite
 from synth.operators import Operator, Tenure
 from synth.stage import Stage
-from synth.supply import Supply, market_of, ring_sizes
+from synth.supply import Supply, ring_sizes
 
 
 class Mules(Operator):
@@ -24,20 +22,11 @@ class Mules(Operator):
 
     def __init__(self, stage: Stage, supply: Supply, size: int) -> None:
         super().__init__(stage, supply, size)
-        self.market = market_of(stage.dice)
         self.start()
 
     def use(self, at: int, account: Account, keeper: Tenure) -> Process:
-        """The buyer takes over: another device, another place, an ordinary life."""
-        stage, dice = self.stage, self.stage.dice
-        buyer = stage.people.make(self.market if dice.chance(0.5) else None)
-        if dice.chance(0.7):
-            login(stage, at, account, buyer.home.fragment() + dice.pick(buyer.devices).said())
-        if dice.chance(0.4):
-            buyer.networks = [(self.supply.door(), 0.8), (buyer.home, 1.0)]
-        buyer.workspaces = self.supply.places(buyer.workspaces)
-        self.serve(at, buyer, Own(stage, account, buyer), appetite(stage, buyer.mode) * 1.2,
-                   stage.end, account)  # fmt: skip
+        """The buyer takes over: an ordinary life."""
+        self.sell(at, keeper, market=0.5, doors=0.4, load=1.2)
         yield from ()
 
 

@@ -14,20 +14,22 @@ from synth.account import Account
 from synth.agenda import Process
 from synth.books import settle
 from synth.conversation import Caller
-from synth.geography import Country
-from synth.habits import hold, routine, talk_of
-from synth.people import DAY, HOUR, Person, Rig
+from synth.geography import BY_CODE, Country
+from synth.habits import Own, hold, login, routine, talk_of
+from synth.honest import appetite
+from synth.people import DAY, HOUR, Person, Profile, Rig
 from synth.pool import Pool, Seat
 from synth.prices import CALLS_A_CALL, STREET_SHARE, USD
 from synth.signup import Dossier, charge, check_identity, sign_up
 from synth.stage import Stage
-from synth.supply import TRADES, Supply, log_uniform
+from synth.supply import TRADES, Supply, log_uniform, market_of
 from synth.traits import harder
 from synth.wire import fragment
 
 _ADAPTS_FROM = 3  # losses a day that nobody takes for chance
 _CAPITAL = 2.0  # what he can lose, in parts of what his accounts and their plans cost
 _ANSWERS_AFTER_MS = 3 * HOUR
+_LOGS_IN = 0.7  # share of buyers of one account
 _OBJECTS = 0.25  # share of suspensions against which he appeals
 
 _TRIES = 5
@@ -40,11 +42,13 @@ Plans = Sequence[tuple[str, float]]
 class Tenure:
     """An operator's keeper of one account."""
 
-    __slots__ = ("account", "operator", "seat", "since")
+    __slots__ = ("account", "opened_in", "operator", "profile", "seat", "since")
 
     def __init__(self, operator: "Operator", account: Account, since: int) -> None:
         self.operator, self.account, self.since = operator, account, since
         self.seat: Seat | None = None
+        self.profile: Profile | None = None  # what it is used from, once that is settled
+        self.opened_in = ""  # the country, unless it was before the world began
 
     def suspended(self, at: int) -> None:
         stage = self.operator.stage
@@ -83,6 +87,7 @@ class Operator(ABC):
     def __init__(self, stage: Stage, supply: Supply, size: int) -> None:
         self.stage, self.supply, self.size = stage, supply, size
         self.pool: Pool | None = None
+        self.market = market_of(stage.dice)
         self.trade = stage.dice.weighted(TRADES)
         self._client: Rig | None = None  # what it hands out, and for which system
         self._system = stage.dice.pick(("windows", "windows", "macos", "linux"))
@@ -111,13 +116,20 @@ class Operator(ABC):
         stage.agenda.start(first, self._count(first))
         return first
 
-    def dossier_for(self, account: Account) -> Dossier:
-        """What the ring brings to the sign-up of this account."""
-        paying = account.plan.price_usd > 0 or account.plan.metered
+    def dossier_for(self, keeper: Tenure) -> Dossier:
+        """What the ring brings to the sign-up of an account: through what it will be used from, or not."""
+        dice, plan = self.stage.dice, keeper.account.plan
+        kept = dice.chance(self.supply.traits.keeps_profile)
+        paying = plan.price_usd > 0 or plan.metered or dice.chance(0.2)
         return self.supply.dossier(
-            kyc=self.kyc, paying=paying or self.stage.dice.chance(0.2), declines=self.declines,
-            disputes=self.disputes,
+            kyc=self.kyc, paying=paying, declines=self.declines, disputes=self.disputes,
+            profile=self.profile_of(keeper) if kept else None,
         )  # fmt: skip
+
+    def profile_of(self, keeper: Tenure) -> Profile:
+        """What an account is used from; bought when it is first asked for."""
+        keeper.profile = keeper.profile or self.supply.profile()
+        return keeper.profile
 
     def _recruit(self, at: int, account: Account, *, veteran: bool = False) -> Process:
         """Get an account, let it lie, put it to use."""
@@ -130,7 +142,8 @@ class Operator(ABC):
         if veteran:
             self._renew(at, account)
         else:
-            dossier = self.dossier_for(account)
+            dossier = self.dossier_for(keeper)
+            keeper.opened_in = dossier.egress.country
             at = sign_up(stage, at, account, dossier)
             yield at
             yield from self.opened(at, account, dossier)
@@ -176,8 +189,38 @@ class Operator(ABC):
 
     def add(self, pool: Pool, account: Account, keeper: Tenure) -> Seat:
         """Into the pool, on an egress and a device of its own or shared."""
-        keeper.seat = seat = pool.add(account, self.supply.door(), self.supply.devices.take())
+        kept = keeper.profile is not None
+        keeper.seat = seat = pool.add(account, self.profile_of(keeper), kept=kept)
         return seat
+
+    def sell(
+        self, at: int, keeper: Tenure, *, market: float, doors: float, load: float = 1.0
+    ) -> None:
+        """One buyer takes the account over and uses it as his own: in the profile that comes with it,
+        or on his machines at home.
+
+        Args:
+            market: probability that he lives where this ring sells; `local` comes first, because
+                a buyer in the country of the papers stands out least.
+            doors: probability that an egress is sold with an account without a profile.
+            load: his appetite, in parts of an honest one.
+        """
+        stage, dice, account, profile = self.stage, self.stage.dice, keeper.account, keeper.profile
+        if keeper.opened_in and dice.chance(self.supply.traits.local):
+            buyer = stage.people.make(BY_CODE[keeper.opened_in])
+        else:
+            buyer = stage.people.make(self.market if dice.chance(market) else None)
+        if profile:
+            buyer.networks, buyer.devices = [(profile.egress, 1.0)], [profile.device]
+            buyer.zone, buyer.language = profile.zone, profile.language
+            stage.people.equip(buyer)
+        elif dice.chance(doors):
+            buyer.networks = [(self.supply.door(), 0.8), (buyer.home, 1.0)]
+        if dice.chance(_LOGS_IN):
+            login(stage, at, account, buyer.home.fragment() + dice.pick(buyer.devices).said())
+        buyer.workspaces = self.supply.places(buyer.workspaces)
+        mean = appetite(stage, buyer.mode) * load
+        self.serve(at, buyer, Own(stage, account, buyer), mean, stage.end, account)
 
     def serve(self, since: int, person: Person, caller: Caller, mean: float, until: int,
               account: Account | None = None, *, tries: bool = True) -> None:  # fmt: skip
@@ -272,7 +315,7 @@ class Operator(ABC):
         """Answer a challenge with a verified identity within hours."""
         stage, supply = self.stage, self.supply
         dossier = supply.dossier(kyc=1.0, paying=False)
-        here = dossier.egress.fragment() + dossier.device.said()
+        here = self.profile_of(keeper).said()
         at += int(stage.dice.spread(_ANSWERS_AFTER_MS))
         check_identity(stage, at, keeper.account, here, dossier)
 

@@ -25,8 +25,12 @@ from synth.stage import Stage
 from synth.wire import fragment
 
 
+_SHUFFLES = 0.7  # share of gateways that take another key for each call [A]
+
+
 class Gateway:
-    """One egress, several own keys: a random one each call, another one on a refusal."""
+    """One egress, several own keys: a random one each call or, with some, each conversation; another
+    one on a refusal."""
 
     seat = customer = c.NONE
 
@@ -34,7 +38,11 @@ class Gateway:
         self._stage = stage
         self._net, self._link = stage.exchange.net(egress), stage.exchange.link()
         # it keeps one connection alive for all of its keys
-        self.pool = stage.exchange.pool(c.RANDOM, switches=2, links=c.LINK_SHARED, link_ms=6 * HOUR)
+        shuffles = stage.dice.chance(_SHUFFLES)
+        self.pool = stage.exchange.pool(
+            c.RANDOM if shuffles else c.ANY, sticky_ms=0 if shuffles else HOUR, sliding=1, switches=2,
+            links=c.LINK_SHARED, link_ms=6 * HOUR,
+        )  # fmt: skip
 
     def add(self, account: Account) -> None:
         """One more key to call with."""

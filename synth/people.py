@@ -5,7 +5,8 @@ network, perhaps a carrier and an office, one to three devices, a few repositori
 hours. A *rig* is one program installed on one device.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from synth import calls as c
 from synth.clients import Program, Software, Template, browser
@@ -45,6 +46,18 @@ class Device:
     def said(self) -> str:
         """A web page opened on this device."""
         return fragment(device_id=self.device_id, user_agent=self.browser)
+
+
+class Profile(NamedTuple):
+    """From where one account is opened or used, as an anti-detect browser keeps it."""
+
+    egress: Egress
+    device: Device
+    zone: str
+    language: str
+
+    def said(self) -> str:
+        return self.egress.fragment() + self.device.said()
 
 
 @dataclass(slots=True)
@@ -256,6 +269,13 @@ class People:
             cache_ttl=cache_ttl or None,
             titles=kind in ("cli", "ide") and dice.chance(0.75),
         )
+
+    def moved(self, person: Person, profile: Profile) -> Person:
+        """The same person at work in a profile only: the same programs and repositories."""
+        device = profile.device
+        moved = replace(person, devices=[device], zone=profile.zone, language=profile.language)
+        moved.rigs = [self.rig(moved, device, rig.program, rig.template) for rig in person.rigs]
+        return moved
 
     def _workspaces(self, person: Person) -> list[str]:
         """Two or three repositories: what the client tells of the place it works in."""

@@ -15,9 +15,8 @@ from synth.account import Account
 from synth.agenda import Process
 from synth.clients import Relay
 from synth.conversation import Conversation
-from synth.geography import Egress
 from synth.habits import LEADS_S, USAGE_PAGES, Tempo, hold, login, refresh
-from synth.people import DAY, HOUR, MINUTE, Device, Rig
+from synth.people import DAY, HOUR, MINUTE, Profile, Rig
 from synth.stage import Stage
 from synth.traits import Traits
 from synth.wire import fragment
@@ -59,9 +58,7 @@ class Pool:
         self.intercepts = dice.chance(traits.intercepts)
         self.on_loss: Callable[[Seat, int], None] = lambda seat, at: None
         self._links: dict[int, int] = {}  # the connection of each egress, where it is shared
-        self.n = stage.exchange.pool(
-            _RULES[traits.scheduler], relay=True, link_ms=40 * MINUTE, pages=dice.chance(0.5)
-        )
+        self.n = stage.exchange.pool(_RULES[traits.scheduler], relay=True, link_ms=40 * MINUTE)
         self.traits = traits
 
     @property
@@ -95,14 +92,22 @@ class Pool:
             links=links,
         )
 
-    def add(self, account: Account, egress: Egress, device: Device) -> Seat:
-        """Take an account into the pool: log in, dress it, give it an egress."""
+    def add(self, account: Account, profile: Profile, *, kept: bool) -> Seat:
+        """Take an account into the pool: log in, dress it, give it an egress.
+
+        Where accounts are dressed each as one device, it is the profile's if the account was opened in
+        that (`kept`), or one that the relay makes up.
+        """
         stage, exchange = self.stage, self.stage.exchange
+        egress, device = profile.egress, profile.device
         net = egress.fragment() + self.leaks
         number = exchange.net(egress, self.leaks)
         if number not in self._links:
             self._links[number] = exchange.link()
-        n = exchange.seat(account.n, self.n, net=number, link=self._links[number], **self._dress())
+        if not kept:
+            profile = profile._replace(device=stage.people.device())
+        dress = self._dress(profile)
+        n = exchange.seat(account.n, self.n, net=number, link=self._links[number], **dress)
         exchange.join(self.n, n)
         seat = Seat(account, net, net + device.said(), n)
         if stage.dice.chance(_LOGS_IN):
@@ -111,25 +116,30 @@ class Pool:
         self.seats.append(seat)
         return seat
 
-    def _dress(self) -> dict[str, int]:
-        """How the calls of one account look, where that is not as the customer's client has them."""
+    def _dress(self, profile: Profile) -> dict[str, int]:
+        """How the calls of one account look, where that is not as the customer's client has them: as
+        from this profile, if the operator takes that trouble."""
         stage, dice, traits = self.stage, self.stage.dice, self._traits
-        word = stage.exchange.fragment
+        word, device = stage.exchange.fragment, profile.device
         # its own TLS and headers, unless it takes the trouble to look like the client it serves
         dress = {"tls": word(self.relay.tls), "order": word(self.relay.order())}
         if traits.own_tls:
             dress = {}
-        if self.worn == "web":  # browsers keep their own looks
+        if self.worn == "web":  # browsers keep their own headers
+            if traits.unified_device:
+                dress["device"] = stage.exchange.ink(fragment(device_id=device.device_id))
+                dress["agent"] = word(fragment(user_agent=device.browser))
+                dress["page"] = word(fragment(timezone=profile.zone, language=profile.language))
             return dress
         program = stage.software.program(self.worn)
         if traits.unified_agent:
-            system = dice.pick(("macos", "windows", "linux"))
+            system = device.system
             if traits.own_tls:
                 dress = {"tls": word(program.tls()), "order": word(program.order())}
             dress["agent"] = word(program.user_agent(system))
             dress["stated"] = word(program.stated(system))
         if traits.unified_device:
-            worn = "" if self.worn == "sdk" else fragment(device_id=dice.token(128))
+            worn = "" if self.worn == "sdk" else fragment(device_id=device.device_id)
             dress["device"] = stage.exchange.ink(worn) if worn else c.NOTHING
         if traits.sanitised and traits.invents_place:
             dress["place"] = word(dice.pick(stage.people.make(mode="terminal").workspaces))

@@ -17,7 +17,7 @@ from synth.operators import Operator, Plans, Tenure
 from synth.people import HOUR
 from synth.pool import Customer
 from synth.stage import Stage
-from synth.supply import Supply, log_uniform, market_of, ring_sizes
+from synth.supply import Supply, log_uniform, ring_sizes
 from synth.traits import UNLIMITED, Range
 
 _SUBSCRIPTIONS: Plans = (("pro", 6.0), ("max", 0.8), ("payg", 2.0), ("free", 2.2))
@@ -77,7 +77,6 @@ class Station(Operator):
         self.kind, self.plans = kind, kind.plans
         self.trade = kind.trade or self.trade
         pool = self.pooled()
-        self.market = market_of(dice)
         self.load = min(dice.lognormal(kind.load, 0.55), _BUSIEST)
         operator = stage.people.make(mode="terminal")
         pool.rig = stage.people.rig(operator, supply.devices.take(), stage.software.program("cli"))

@@ -20,7 +20,7 @@ from synth.dice import Dice
 from synth.geography import BY_CODE, Country, Egress, any_country
 from synth.goods import Card, Phone, Shelf
 from synth.habits import Tempo, hold, login
-from synth.people import DAY, HOUR, Device
+from synth.people import DAY, HOUR, Device, Profile
 from synth.pools import DISPOSABLE_MAIL, FREE_MAIL
 from synth.signup import PROMO_SHARE, Dossier
 from synth.stage import Stage
@@ -45,6 +45,7 @@ def market_of(dice: Dice) -> Country:
 TRADES: tuple[tuple[str, float], ...] = (
     ("terminal", 4.4), ("editor", 1.8), ("application", 1.8), ("web", 3.0),
 )  # fmt: skip
+_COUNTRIES = ((1, 5.0), (2, 3.0), (3, 2.0))  # whose papers one ring buys [A]
 _USED_AT_ONCE = 0.75  # of fresh accounts
 _ONE_TURN = Tempo(1.0, 0.0, 900, 900, 200)
 
@@ -92,7 +93,8 @@ class Supply:
         self.hub = Hub(stage) if brief.hub else None
         # Whose papers and cards it buys: rather where a plan is cheap.
         self.countries: list[Country] = [
-            min((any_country(dice), any_country(dice)), key=lambda c: c.price) for _ in range(3)
+            min((any_country(dice), any_country(dice)), key=lambda c: c.price)
+            for _ in range(dice.weighted(_COUNTRIES))
         ]
         self._farm = dice.pick(market.phone_farms)
         self._vendor = dice.pick(market.proxy_vendors)
@@ -116,7 +118,7 @@ class Supply:
         bins += [market.bank_bin(dice.pick(self.countries).code) for _ in range(bank)]
         self._templates = [dice.token(48) for _ in range(dice.randint(*traits.templates))]
         self._rooms = [dice.token(64) for _ in range(dice.randint(*traits.rooms))]
-        lease = self._farm.lease(traits.phone_block, traits.voip)
+        lease = self._farm.lease(traits.phone_block, traits.voip, self._somewhere())
 
         def phone() -> Phone:
             rented = self._farm.rent(lease)
@@ -133,14 +135,17 @@ class Supply:
             self._pay(self.face_good())
             return self._faces_of.lend()
 
+        def egress() -> Egress:
+            return self._vendor.buy(traits.egress_quality, self._somewhere())
+
         def door() -> Egress:
-            egress = self._vendor.buy(traits.egress_quality)
-            self.book.buy(self._vendor.sold_as(egress))
-            return egress
+            bought = egress()
+            self.book.buy(self._vendor.sold_as(bought))
+            return bought
 
         def counter() -> Egress:
             self._pay("residential_gb", 0.05)
-            return self._vendor.buy(traits.egress_quality)
+            return egress()
 
         self._phones = Shelf(dice, phone, *traits.phone_uses)
         self._cards = Shelf(dice, card, *traits.card_uses)
@@ -154,6 +159,11 @@ class Supply:
         )  # fmt: skip
         self._doors = Shelf(dice, door, *traits.egress_uses, at_once=1)
         self._counters = Shelf(dice, counter, *traits.signup_egress_uses)
+
+    def _somewhere(self) -> str:
+        """A country whose papers it uses, or "": it does not look where."""
+        dice = self.stage.dice
+        return dice.pick(self.countries).code if dice.chance(self.traits.local) else ""
 
     def face_good(self) -> str:
         synthetic = self.stage.dice.chance(self.traits.synthetic_faces)
@@ -179,6 +189,15 @@ class Supply:
             self.book.buy("account_plan" if paying else "account_free")
         else:
             self.book.buy("labour_hour", 0.1)
+
+    def profile(self) -> Profile:
+        """What one account is used from."""
+        return self._profile(self.door())
+
+    def _profile(self, egress: Egress) -> Profile:
+        dice, country = self.stage.dice, BY_CODE[egress.country]
+        language = country.language if dice.chance(0.7) else "en-US"
+        return Profile(egress, self.devices.take(), dice.pick(country.zones), language)
 
     def door(self) -> Egress:
         """An egress for one account."""
@@ -209,12 +228,16 @@ class Supply:
             return f"{pools.scrambled(dice)}@{dice.weighted(FREE_MAIL)}"
         return f"{local}@{dice.pick(DISPOSABLE_MAIL)}"
 
-    def dossier(self, *, kyc: float, paying: bool, declines: float = 0.09,
-                disputes: float = 0.02) -> Dossier:  # fmt: skip
-        """What the ring brings to one sign-up; `kyc` is the probability of an identity check."""
+    def dossier(self, *, kyc: float, paying: bool, declines: float = 0.09, disputes: float = 0.02,
+                profile: Profile | None = None) -> Dossier:  # fmt: skip
+        """What the ring brings to one sign-up; `kyc` is the probability of an identity check. Without
+        a `profile` it is done at the counter: another address and device than those of use."""
         stage, dice = self.stage, self.stage.dice
         first, last = dice.pick(stage.pools.first_names), dice.pick(stage.pools.last_names)
-        country = dice.pick(self.countries)
+        profile = profile or self._profile(self._counters.take())
+        # papers of where the egress is, if the ring buys such
+        there = [c for c in self.countries if c.code == profile.egress.country]
+        country = dice.pick(there or self.countries)
         code = country.code
         identity = None
         if dice.chance(kyc):
@@ -232,10 +255,10 @@ class Supply:
         late = dice.chance(0.4)
         dossier = Dossier(
             email=self._address(first, last),
-            egress=self._counters.take(),
-            device=self.devices.take(),
-            zone=dice.pick(country.zones),
-            language=country.language if dice.chance(0.7) else "en-US",
+            egress=profile.egress,
+            device=profile.device,
+            zone=profile.zone,
+            language=profile.language,
             phone=phone if dice.chance(0.91) else None,
             identity=identity,
             card=self._cards.take() if paying else None,

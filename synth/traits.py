@@ -4,8 +4,9 @@ Two tables. `RELAYS` is relay software as it comes: who is called next, how long
 sticks, what follows an error, how tokens are renewed and accounts probed; its defaults belong
 together, so a ring draws one row. `PARAMETERS` is the rest, by tier: T0 changes nothing, T1 unifies
 what clients say and renews stickiness on each use, T2 adds an egress and a TLS stack for each
-account, T3 pins users to accounts and takes the workspace out of the bodies. A tier is a preset
-over the same fields, and `with_knobs` changes any of them.
+account and mostly uses it through what it was opened with, T3 pins users to accounts and takes the
+workspace out of the bodies, as a few do before. A tier is a preset over the same fields, and
+`with_knobs` changes any of them.
 
 Every row names its class of source: S read in public source code, I users' claims, M measured in a
 small simulation, A assumed. A `Mix` is drawn once a ring; a pair is an inclusive range from which
@@ -92,6 +93,8 @@ class Traits:
     egress_uses: Range
     egress_quality: float
     signup_egress_uses: Range
+    local: float
+    keeps_profile: float
     human_mail: float
     buys_ready: float
     # Onboarding and use.
@@ -193,12 +196,11 @@ class Parameter:
 
 AS_IT_COMES = object()  # the relay's own default
 _STICKY = Mix((HOUR, 8), (6 * HOUR, 1), (300 * SECOND, 1))
-_OFTEN_PINNED = Mix((True, 1), (False, 9))
 PARAMETERS: tuple[Parameter, ...] = (
     #         name                source     T0            T1            T2            T3   meaning
     Parameter("sliding",            "S", AS_IT_COMES,     True,         True,         True, "stickiness is renewed on each use"),
     Parameter("sticky_ms",        "S/A", AS_IT_COMES, _STICKY, _STICKY, _STICKY, "how long a conversation stays on an account; 0 is not at all"),
-    Parameter("pinned",             "A", _OFTEN_PINNED, _OFTEN_PINNED, _OFTEN_PINNED, True, "a customer stays on one account"),
+    Parameter("pinned",             "A", Mix((True, 1), (False, 9)), Mix((True, 3), (False, 7)), Mix((True, 4), (False, 6)), True, "a customer stays on one account"),
     Parameter("seat_cap",         "S/I", Mix((10, 6), (5, 2), (4, 1), (2, 1)), Mix((10, 5), (5, 3), (4, 2)), Mix((5, 5), (4, 4), (3, 1)), Mix((4, 4), (3, 4), (2, 2)), "calls in flight on one account"),
     Parameter("stop_threshold",   "S/I", Mix((1.0, 7), (.95, 3)), Mix((1.0, 4), (.95, 3), (.9, 3)), Mix((.95, 4), (.9, 3), (.8, 3)), Mix((.9, 4), (.8, 6)), "window use at which an account rests; 1 is none"),
     Parameter("cool_jitter",        "A",       0.0,          0.15,         0.3,          0.5, "cool-downs vary by this share either way"),
@@ -210,8 +212,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("masked_session",   "S/A",     False,   Mix((True, 2), (False, 8)), Mix((True, 2), (False, 8)), Mix((True, 1), (False, 9)), "one session id per account for all users, 15 min sliding"),
     Parameter("own_tls",          "S/A",     False,   Mix((True, 4), (False, 6)), True, True, "the ClientHello is that of the client it claims"),
     Parameter("replaces_system",  "S/A", Mix((True, 3), (False, 7)), Mix((True, 3), (False, 7)), Mix((True, 3), (False, 7)), Mix((True, 2), (False, 8)), "the client's own system prompt is replaced"),
-    Parameter("sanitised",          "A",     False,        False,        False,         True, "bodies say nothing of the user's workspace"),
-    Parameter("invents_place",      "A",     False,        False,        False,         True, "... but of one that the account's owner might have"),
+    Parameter("sanitised",          "A",     False, Mix((True, 2), (False, 8)), Mix((True, 3), (False, 7)),  True, "bodies say nothing of the user's workspace"),
+    Parameter("invents_place",      "A",     False,        False,        Mix((True, 5), (False, 5)),  True, "... but of one that the account's owner might have"),
     Parameter("hands_out_client",   "A",     False,   Mix((True, 3), (False, 7)), Mix((True, 8), (False, 2)), True, "customers install one prepared client, all alike"),
     Parameter("intercepts",         "S",       0.4,          0.4,          0.3,          0.1, "share that answers small auxiliary calls itself"),
     Parameter("leaks_headers",      "A",       0.05,         0.03,         0.0,          0.0, "share that lets headers of another hop through"),
@@ -230,6 +232,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("egress_uses",      "S/A", Mix(((EVERYBODY, EVERYBODY), 35), ((4, 12), 65)), Mix(((12, 40), 20), ((2, 5), 55), ((1, 1), 25)), (1, 1), (1, 1), "accounts that call from one address"),
     Parameter("egress_quality",     "A",       0.3,          0.6,          0.9,          0.97, "share of residential and mobile addresses"),
     Parameter("signup_egress_uses", "A",     (3, 8),       (1, 4),       (1, 2),       (1, 1), "accounts opened from one address"),
+    Parameter("local",              "A",       0.2,          0.5,         0.75,         0.9, "share of egress, number blocks and buyers in a country whose papers it uses"),
+    Parameter("keeps_profile",      "A",       0.0,          0.25,         0.7,          0.9, "share of accounts used through the egress and device they were opened with"),
     Parameter("human_mail",         "A",       0.35,         0.6,          0.75,         0.9, "share of addresses as a person would choose"),
     Parameter("buys_ready",         "A",       0.7,          0.6,          0.5,          0.4, "share of pool operators who buy accounts ready-made"),
     Parameter("batch",              "I",   (5, 200),      (5, 60),      (2, 20),       (1, 8), "accounts opened in one go"),
@@ -251,7 +255,7 @@ PARAMETERS: tuple[Parameter, ...] = (
 # What an operator who has been hit improves first: the goods he reuses and how he signs up.
 ADAPTED: tuple[str, ...] = (
     "phone_uses", "phone_block", "card_uses", "card_bins", "face_uses", "templates", "rooms",
-    "device_uses", "domain_uses", "egress_uses", "egress_quality", "signup_egress_uses", "batch",
+    "device_uses", "domain_uses", "egress_uses", "egress_quality", "signup_egress_uses", "local", "keeps_profile", "batch",
     "batch_ms", "pinned", "sanitised", "invents_place", "unified_agent", "unified_device",
     "own_tls", "shared_connection", "cool_jitter", "stop_threshold",
 )  # fmt: skip

@@ -1,7 +1,7 @@
-"""What somebody sees who looks at one account at a time: counts, means and shares of its events.
+"""What somebody sees who looks at one account at a time: counts, means and shares of its events, and
+how many different values of each field there are.
 
-No value is compared across accounts and no distinct values are counted. What the provider itself
-has done (`enforcement`, `appeal`, calls of a suspended account) is left out, as the contract asks of every score.
+No value is compared across accounts. What the provider itself has done (`enforcement`, `appeal`, calls of a suspended account) is left out, as the contract asks of every score.
 """
 
 from collections import Counter, defaultdict
@@ -23,6 +23,7 @@ _SKIPPED = {
     "chain", "chain_root", "chain_after", "face_sketch", "document_sketch", "template_sketch",
     "tools_sketch", "owners", "mrz", "type", "minted_refs", "emitted_refs",
 }  # fmt: skip
+_NEVER_TWICE = {"event_id", "occurred_at", "observed_at", "account_id", "type"}
 _COMMON = 25  # accounts that must show a value before its share is a column
 _FOLDS = 4
 
@@ -34,6 +35,7 @@ def aggregates(played: Played) -> tuple[list[str], list[str], npt.NDArray[np.flo
     for account, events in played.of_account.items():
         sums: dict[str, float] = defaultdict(float)
         seen: Counter[str] = Counter()
+        values: dict[str, set[object]] = defaultdict(set)
         of_type: Counter[str] = Counter()
         for event in events:
             kind = event["type"]
@@ -44,6 +46,8 @@ def aggregates(played: Played) -> tuple[list[str], list[str], npt.NDArray[np.flo
             for name, value in event.items():
                 field = f"{kind}.{name}"
                 seen[f"{field} is there"] += 1
+                if isinstance(value, str | int) and name not in _NEVER_TWICE:
+                    values[name].add(value)
                 if name in _SKIPPED:
                     continue
                 if isinstance(value, str):
@@ -53,6 +57,8 @@ def aggregates(played: Played) -> tuple[list[str], list[str], npt.NDArray[np.flo
                     sums[field] += value
         row: dict[str, float] = {f"count {kind}": n for kind, n in of_type.items()}
         row["count"] = sum(of_type.values())
+        for name, different in values.items():
+            row[f"different {name}"] = len(different)
         for field, total in sums.items():
             row[f"mean {field}"] = total / seen[f"{field} is there"]
             row[f"sum {field}"] = total

@@ -92,7 +92,7 @@ def test_stations_keep_their_cache(crowded: Played) -> None:
             sums[0] += event["cache_read_tokens"]
             sums[1] += event["cache_write_tokens"] + event["input_tokens"]
     share = {name: r / (r + w) for name, (r, w) in read.items()}
-    assert share["transfer_station"] > share["consumer"] - 0.06
+    assert share["transfer_station"] > share["consumer"] - 0.1
 
 
 def accounts_an_address(played: Played) -> float:
