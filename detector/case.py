@@ -66,7 +66,7 @@ def case_of(engine: Engine, found: Sweep, place: int) -> Case:
         by_owner.setdefault(int(found.owner[row]), []).append(engine.names[int(found.account[row])])
     evidence = _evidence(found, members.astype(np.int64), by_owner)
     entries = [engine.ledger[a] for a in accounts if a in engine.ledger]
-    lowest = engine.model.standing.threshold(0.03) if engine.model else None
+    lowest = engine.member_level
     bystanders = []
     if lowest is not None:  # the last word on each, also on those who have been silent since
         known = ((a, engine.standing[a].score) for a in accounts if a in engine.standing)

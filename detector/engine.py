@@ -92,11 +92,8 @@ class Engine:
         self._levels = self._resolve()
         self.news = 0
 
-    def _resolve(self) -> list[tuple[Action, float, float]]:
-        """(action, event score, standing score) from the most severe down.
-
-        An account is looked at in two ways, so each may hurt half of the share of honest accounts.
-        """
+    def _resolve(self) -> list[tuple[Action, float, float, float]]:
+        """(action, event score, standing, standing of a cluster's member) from the most severe down."""
         if self.model is None:
             return []
         accounts = self.policy.accounts
@@ -107,11 +104,17 @@ class Engine:
                 found.append(
                     (
                         action,
-                        self.model.event.threshold(share / 2),
-                        self.model.standing.threshold(share / 2),
+                        self.model.event.threshold(share),
+                        self.model.standing.threshold(share),
+                        self.model.member_threshold(share),
                     )
                 )
         return found
+
+    @property
+    def member_level(self) -> float | None:
+        """The standing below which a member of a cluster is only near it; None where all are judged alike."""
+        return self._levels[-1][3] if self._levels else None
 
     # --- events
 
@@ -129,7 +132,7 @@ class Engine:
         fresh = (status != DUPLICATE) & (status != CONFLICT)
         if self.model is not None and fresh.any():
             score[fresh] = self.model.event.score(vectors[fresh])
-        proposed = _proposed(score, [(action, level) for action, level, _ in self._levels])
+        proposed = _proposed(score, [(action, level) for action, level, _, _ in self._levels])
         decisions = [
             self._decide(event, ACTIONS[wish], vectors[i], s) if new else None
             for i, (event, wish, s, new) in enumerate(
@@ -238,9 +241,12 @@ class Engine:
             stood = self.standing.get(names[i])
             if stood is not None and stood.score is not None:
                 scores[i] = stood.score
-        proposed = _proposed(scores, [(action, level) for action, _, level in self._levels])
-        told = zip(names, scores.tolist(), proposed.tolist(), found.place.tolist(), strict=True)
-        for i, (name, score, wish, place) in enumerate(told):
+        proposed = _proposed(scores, [(action, level) for action, _, level, _ in self._levels])
+        beside = _proposed(scores, [(action, level) for action, _, _, level in self._levels])
+        told = zip(
+            names, scores.tolist(), proposed.tolist(), beside.tolist(), found.place.tolist(), strict=True
+        )  # fmt: skip
+        for i, (name, score, wish, member_wish, place) in enumerate(told):
             known_score, action = None if score != score else score, ACTIONS[wish]
             if place < 0 and action == Action.allow:  # nearly everyone
                 if known_score is not None:
@@ -253,11 +259,12 @@ class Engine:
                 cluster_id = self.cluster_ids[place]
                 verdict = self.verdict(int(sizes[place]), float(found.cluster_score[place]))
                 if verdict > Action.allow:
-                    # the cluster is the unit of decision, but a member who does not look the part
-                    # himself is a matter for a person: a crowd is not a ring
-                    alone = self.model is not None and action < Action.review
-                    action = max(action, Action.review if alone else verdict)
-                    reasons = [cluster_reason(found, place, cluster_id)]
+                    # the cluster is the unit of decision, but who does not look the part himself is
+                    # only near it: a crowd is not a ring
+                    as_member = min(verdict, ACTIONS[member_wish]) if self._levels else verdict
+                    if as_member > Action.allow:
+                        action = max(action, as_member)
+                        reasons = [cluster_reason(found, place, cluster_id)]
             if action > Action.allow and self.model is not None and not reasons:
                 row = int(found.row[i])
                 known = [r for r in before.reasons if r.code != "cluster"] if before else []

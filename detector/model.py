@@ -15,8 +15,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ class Head:
 
     `knots`/`levels`: calibrated probability is the linear interpolation of the raw score through
     these points (isotonic blocks at their centres, so that ranking within a block survives).
-    `thresholds`: calibrated score above which a share of honest held-out accounts lies.
+    `thresholds`: calibrated score by share of honest held-out accounts. Those of `event` and `standing` are
+    set together: at most the share passes any of the two, or that of a cluster's members (`Model.members`).
     """
 
     name: str
@@ -90,28 +91,41 @@ class Head:
         Raises:
             ModelProblem: no target is as strict.
         """
-        known = {float(f): t for f, t in self.thresholds.items() if float(f) <= fpr * (1 + 1e-9)}
-        if not known:
-            least = min(map(float, self.thresholds), default=None)
-            raise ModelProblem(
-                f"the `{self.name}` head has no threshold for a share of {fpr:g} of honest accounts; "
-                f"the least is {least}"
-            )
-        return known[max(known)]
+        return _strictest(self.thresholds, fpr, f"`{self.name}` head")
 
     def contributions(self, vector: F64) -> F64:
         """Exact TreeSHAP of one vector, in margin units (dear: only for what is acted on)."""
         return self.trees.contributions(vector)
 
 
+def _strictest(thresholds: Mapping[str, float], fpr: float, whose: str) -> float:
+    known = {float(f): t for f, t in thresholds.items() if float(f) <= fpr * (1 + 1e-9)}
+    if not known:
+        least = min(map(float, thresholds), default=None)
+        raise ModelProblem(
+            f"the {whose} has no threshold for a share of {fpr:g} of honest accounts; the least is {least}"
+        )
+    return known[max(known)]
+
+
 @dataclass(frozen=True)
 class Model:
-    """A version: its heads and where it came from."""
+    """A version: its heads and where it came from.
+
+    `members`: as a head's `thresholds`, for the standing of members of clusters to act on.
+    """
 
     version: str
     catalog: Catalog
     heads: dict[str, Head]
     about: dict[str, Any]
+    members: dict[str, float] = field(default_factory=dict)
+
+    def member_threshold(self, fpr: float) -> float:
+        """The standing to which a member of a cluster is held that the policy would act on."""
+        return (
+            _strictest(self.members, fpr, "model") if self.members else self.standing.threshold(fpr)
+        )
 
     @cached_property
     def event(self) -> Head:
@@ -155,6 +169,7 @@ def save(model: Model, folder: Path) -> Path:
         "kinds": list(model.catalog.kinds),
         "feature_hash": model.catalog.hash,
         "heads": heads,
+        "members": model.members,
         **model.about,
     }
     (draft / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
@@ -186,6 +201,7 @@ def load(folder: Path, name: str = "current") -> Model:
                 f"(feature hash {manifest['feature_hash']}, this catalogue is {catalog.hash}); run `shoal train`"
             )
         heads = {name: _head(path, name, told) for name, told in manifest["heads"].items()}
+        members = dict(manifest.get("members", {}))
     except ModelProblem:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as problem:
@@ -193,9 +209,9 @@ def load(folder: Path, name: str = "current") -> Model:
     about = {
         k: v
         for k, v in manifest.items()
-        if k not in ("format", "version", "kinds", "feature_hash", "heads")
+        if k not in ("format", "version", "kinds", "feature_hash", "heads", "members")
     }
-    return Model(manifest["version"], catalog, heads, about)
+    return Model(manifest["version"], catalog, heads, about, members)
 
 
 def _head(path: Path, name: str, told: dict[str, Any]) -> Head:

@@ -34,7 +34,7 @@ from detector.clusters import (
 from detector.links import F64, I32, I64, U64, Links, Sets
 from detector.order import argsort, group, unique
 
-HOUR = 3_600_000
+HOUR, DAY = 3_600_000, 86_400_000
 
 
 def owner_features(
@@ -72,8 +72,9 @@ def owner_features(
     columns["cluster_score"] = score
     columns |= _sets(sets, score)
     by_time = argsort(links.latest)
-    for name, span in (("hour", HOUR), ("day", 24 * HOUR)):
-        columns[f"near_{name}"] = _near(links.latest, by_time, span)
+    # of those near in a longer span: how large the population is, or the log so far, must not matter
+    hour, day, week = (_near(links.latest, by_time, span) for span in (HOUR, DAY, 7 * DAY))
+    columns |= {"near_hour": hour / day, "near_day": day / week}
     crowding = _crowding(_outline(sets), by_time)
     columns |= {f"outline_{how}": column for how, column in crowding.items()}
 
@@ -182,14 +183,14 @@ def _outline(sets: Sets) -> U64:
 
 
 def _crowding(signature: U64, by_time: I64) -> dict[str, NDArray[np.generic]]:
-    """How many owners share the signature; log ranks to the first and third of them in time, on the
-    nearer side; and the same over the ranks expected of a signature so common."""
+    """Log ranks to the first and third owner of the same signature in time, on the nearer side; and the
+    same over the ranks expected of a signature so common."""
     n = len(signature)
     rank = np.empty(n, np.int64)
     rank[by_time] = np.arange(n)
     found, number, owners = unique(signature)
     order = by_time[group(number[by_time], len(found))[1]]
-    out: dict[str, NDArray[np.generic]] = {"owners": owners[number]}
+    out: dict[str, NDArray[np.generic]] = {}
     for k in (1, 3):
         near = np.empty(n)
         near[order] = _kth(number[order], rank[order], k, n)

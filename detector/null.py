@@ -58,7 +58,7 @@ def acted_on(engine: Engine, found: Sweep, sightings: Sightings) -> int:
         index = links.index(found.owner)
         place = np.where(index >= 0, clusters.of[index], -1).astype(np.int64)
         structure = cluster_features(clusters, links)[1]
-        score = head.score(cluster_vectors(structure, place, found.standing))
+        score = head.score(cluster_vectors(structure, place, found.margin))
     return sum(
         engine.verdict(int(n), float(s)) > Action.allow
         for n, s in zip(clusters.size, score, strict=True)

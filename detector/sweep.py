@@ -29,9 +29,10 @@ CLUSTER_COLUMNS = (*FEATURES, *STANDING_COLUMNS)
 class Sweep:
     """What one look at the links found, at event time `at` (epoch ms).
 
-    `account`, `owner` [n]; `place` [n] index of the account's cluster, -1 for none; `standing` [n], NaN where
-    not scored; `row` [n] the account's row in `vectors` [scored, columns] (features and neighbourhood), -1 where
-    it was silent for too long; `structure` [clusters, FEATURES]; `cluster_score` [clusters].
+    `account`, `owner` [n]; `place` [n] index of the account's cluster, -1 for none; `margin`, `standing` [n]
+    raw and calibrated, NaN where not scored; `row` [n] the account's row in `vectors` [scored, columns]
+    (features and neighbourhood), -1 where it was silent for too long; `structure` [clusters, FEATURES];
+    `cluster_score` [clusters].
     """
 
     at: int
@@ -45,6 +46,7 @@ class Sweep:
     columns: tuple[str, ...]
     row: I64
     vectors: F64
+    margin: F64
     standing: F64
     cluster_score: F64
 
@@ -96,13 +98,14 @@ def look(
         with lock:
             part = account[asked[first : first + ASK]]
             vectors[first : first + ASK, :width] = window.ask(part, at)
-    standing = np.full(len(account), np.nan)
-    score = clusters.score
+    margin = np.full(len(account), np.nan)
+    standing, score = margin, clusters.score
     if model is not None and len(asked):
-        standing[asked] = model.standing.score(vectors)
+        margin[asked] = model.standing.trees.margin(vectors)
+        standing = model.standing.calibrate(margin)
         head = model.heads.get("cluster")
         if head is not None and len(clusters):
-            score = head.score(cluster_vectors(structure, place, standing))
+            score = head.score(cluster_vectors(structure, place, margin))
     return Sweep(
         at=at,
         sets=sets,
@@ -115,6 +118,7 @@ def look(
         columns=columns,
         row=row,
         vectors=vectors,
+        margin=margin,
         standing=standing,
         cluster_score=score,
     )
@@ -140,12 +144,12 @@ def linkable(catalog: Catalog) -> tuple[str, ...]:
     return (*sorted(kinds), "continuation")
 
 
-def cluster_vectors(structure: F64, place: I64, standing: F64) -> F64:
-    """What the cluster head sees: structure, and the members' standing (mean, median, least, greatest)."""
+def cluster_vectors(structure: F64, place: I64, margin: F64) -> F64:
+    """What the cluster head sees: structure, and the members' standing (mean, median, least, greatest), raw."""
     out = np.full((len(structure), len(STANDING_COLUMNS)), np.nan)
-    known = (place >= 0) & ~np.isnan(standing)
+    known = (place >= 0) & ~np.isnan(margin)
     order = np.argsort(place[known], kind="stable")
-    places, scores = place[known][order], standing[known][order]
+    places, scores = place[known][order], margin[known][order]
     start = np.searchsorted(places, np.arange(len(structure) + 1))
     for c in range(len(structure)):
         members = scores[start[c] : start[c + 1]]

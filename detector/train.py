@@ -3,13 +3,14 @@
 Three heads are fitted (detector/model.py). What makes the figures honest is the split: accounts are
 grouped by operator (ring) *and* by every strong entity they share, groups are dealt to five folds,
 and every score used for calibration, thresholds and the report is of a fold the trees had not seen
-(split S2 of EVALUATION.md). The model that is kept is then fitted on all groups.
+(split S2 of EVALUATION.md). The report is of the sampled rows, calibration and thresholds are of the
+log served again (detector/rehearse.py). The model that is kept is then fitted on all groups.
 """
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightgbm
@@ -23,7 +24,9 @@ from detector.clusters import components
 from detector.engine import Engine
 from detector.links import RELIABILITY, Sets
 from detector.model import TARGET_FPRS, Head, Model
+from detector.rehearse import NEVER, Held, promised, rehearse
 from detector.sweep import CLUSTER_COLUMNS, Sweep, cluster_vectors, look
+from detector.trees import flatten
 from features.event import AnyEvent
 from features.kind import NS
 from features.rows import F64, I64
@@ -234,11 +237,14 @@ def fit(
     labels: Mapping[str, bool],
     rings: Mapping[str, str],
     version: str,
+    again: Iterable[Sequence[AnyEvent]],
     say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int], None] | None = None,
 ) -> Model:
-    """Fit, calibrate and report; see the module's docstring.
+    """Fit, calibrate, rehearse and report; see the module's docstring.
 
     Args:
+        again: the batches of the log that `history` came from.
         labels: account -> abusive; accounts without a label are folded but not learned from.
         rings: account -> operator, where it is known.
 
@@ -261,16 +267,10 @@ def fit(
 
     say("learning from sweeps")
     standing, margin = _head("standing", told.columns, table, y, fold)
-    heads = {"event": event, "standing": standing}
 
     say("learning from clusters")
-    cluster_head = _cluster_head(
-        history, engine, index, y, fold, standing.calibrate(margin), told.owners
-    )
-    if cluster_head is not None:
-        heads["cluster"] = cluster_head
-    score = per_account(standing.calibrate(margin), table.account, len(y))
-    report = figures(y, score)
+    cluster = _cluster_head(history, engine, index, y, fold, margin, told.owners)
+    report = figures(y, per_account(standing.head.calibrate(margin), table.account, len(y)))
     about = {
         "trained_on": {
             "accounts": len(accounts),
@@ -283,7 +283,22 @@ def fit(
         },
         "held_out_operators": report,
     }
-    return Model(version, catalog, heads, about)
+
+    say("serving the log again, for calibration and thresholds")
+    highest = rehearse(
+        Engine(engine.policy, engine.secret, catalog=catalog), again, index, fold, event, standing, cluster,
+        progress,
+    )  # fmt: skip
+    by_event, by_standing, members = promised(highest.of(y == 0), TARGET_FPRS)
+    heads = {
+        "event": _settled(event.head, highest.event, y, by_event),
+        "standing": _settled(standing.head, highest.standing, y, by_standing),
+    }
+    if cluster is not None:
+        heads["cluster"] = cluster.head
+    scale = heads["standing"]
+    members = {s: float(np.interp(m, scale.knots, scale.levels)) for s, m in members.items()}
+    return Model(version, catalog, heads, about, members)
 
 
 def _enough(y: F64) -> None:
@@ -346,29 +361,48 @@ def sides_of(fold: I64) -> list[tuple[Rows, Rows]]:
 
 def _cross_fit(
     x: F64, y: F64, weight: F64, fold: I64, names: Sequence[str]
-) -> tuple[F64, lightgbm.Booster]:
-    """Margins of every row by trees that did not see its fold, and a booster fitted on all."""
+) -> tuple[F64, list[lightgbm.Booster]]:
+    """Margins of every row by trees that did not see its fold; those boosters, and one fitted on all."""
     everything = np.ones(len(x), np.bool_)
-    margin, fitted = held_out(x, y, weight, [*sides_of(fold), (everything, ~everything)], names)
-    return margin, fitted[-1]
+    return held_out(x, y, weight, [*sides_of(fold), (everything, ~everything)], names)
 
 
-def _head(name: str, columns: Sequence[str], table: Table, y: F64, fold: I64) -> tuple[Head, F64]:
+def _head(name: str, columns: Sequence[str], table: Table, y: F64, fold: I64) -> tuple[Held, F64]:
     """Fit one head; also the margin of every row by trees that did not see its group."""
     weight, label, row_fold = table.weight, y[table.account], fold[table.account]
-    margin, whole = _cross_fit(table.x, label, weight, row_fold, columns)
+    crossed = _cross_fit(table.x, label, weight, row_fold, columns)
+    return _held(name, columns, *crossed, label, weight)
+
+
+def _held(
+    name: str, columns: Sequence[str], margin: F64, fitted: list[lightgbm.Booster], label: F64, weight: F64
+) -> tuple[Held, F64]:  # fmt: skip
+    """A head calibrated on its rows, without thresholds, beside the trees of its folds; and the margin."""
+    *sides, whole = fitted
     knots, levels = calibrate(margin, label, weight)
-    honest = per_account(np.interp(margin, knots, levels), table.account, len(y))[y == 0]
-    honest = honest[~np.isnan(honest)]
     head = Head(
         name=name,
         columns=tuple(columns),
         text=whole.model_to_string(),
         knots=tuple(knots.tolist()),
         levels=tuple(levels.tolist()),
-        thresholds=thresholds(honest),
+        thresholds={},
     )
-    return head, margin
+    return Held(head, [flatten(side) for side in sides]), margin
+
+
+def _settled(head: Head, highest: F64, y: F64, margins: Mapping[str, float]) -> Head:
+    """The head calibrated anew, on the highest margin of each account, and these thresholds with it.
+
+    A score is then how many accounts that ever came so high are abusive, which is what a threshold
+    asks; on single rows it would say too little of the honest, who are looked at again and again.
+    """
+    known = highest > NEVER
+    knots, levels = calibrate(highest[known], y[known], np.ones(int(known.sum())))
+    head = replace(head, knots=tuple(knots.tolist()), levels=tuple(levels.tolist()))
+    return replace(
+        head, thresholds={s: float(np.interp(m, knots, levels)) for s, m in margins.items()}
+    )
 
 
 def calibrate(margin: F64, y: F64, weight: F64) -> tuple[F64, F64]:
@@ -392,12 +426,6 @@ def calibrate(margin: F64, y: F64, weight: F64) -> tuple[F64, F64]:
     return knots, levels
 
 
-def thresholds(honest: F64) -> dict[str, float]:
-    """The score above which each target share of these honest accounts lies, and no more."""
-    zeros = np.zeros(len(honest))
-    return {str(f): metrics.threshold_at_fpr(zeros, honest, f) for f in TARGET_FPRS}
-
-
 def per_account(score: F64, account: I64, n: int) -> F64:
     """The greatest score of each account's rows; NaN without a row."""
     out = np.full(n, -np.inf)
@@ -411,18 +439,18 @@ def _cluster_head(
     index: Mapping[str, int],
     y: F64,
     fold: I64,
-    held_out: F64,
+    margins: F64,
     owners: list[I64],
-) -> Head | None:
+) -> Held | None:
     """The cluster head, from the clusters of every sweep; members' standing is always held out."""
     xs, labels, folds = [], [], []
     at = 0
     for sweep, rows in zip(history.sweeps, owners, strict=True):
-        score = np.full(len(sweep.account), np.nan)
+        margin = np.full(len(sweep.account), np.nan)
         place = np.array([index.get(engine.names[int(a)], -1) for a in sweep.account], np.int64)
-        score[place >= 0] = held_out[at : at + len(rows)]
+        margin[place >= 0] = margins[at : at + len(rows)]
         at += len(rows)
-        vectors = cluster_vectors(sweep.structure, np.where(place >= 0, sweep.place, -1), score)
+        vectors = cluster_vectors(sweep.structure, np.where(place >= 0, sweep.place, -1), margin)
         for c in range(len(sweep.clusters)):
             members = place[(sweep.place == c) & (place >= 0)]
             if len(members) >= 2:
@@ -438,14 +466,9 @@ def _cluster_head(
     columns = CLUSTER_COLUMNS
     x = np.array(xs)
     weight = np.ones(len(x))
-    margin, whole = _cross_fit(x, label, weight, row_fold, columns)
-    knots, levels = calibrate(margin, label, weight)
-    honest = np.interp(margin, knots, levels)[label == 0]
-    return Head(
-        "cluster", columns, whole.model_to_string(),
-        tuple(knots.tolist()), tuple(levels.tolist()),
-        thresholds(honest),
-    )  # fmt: skip
+    return _held(
+        "cluster", columns, *_cross_fit(x, label, weight, row_fold, columns), label, weight
+    )[0]
 
 
 def figures(y: F64, score: F64) -> dict[str, Any]:

@@ -128,14 +128,15 @@ def train(
     engine = Engine(rules, OFFLINE, catalog=with_kinds(kinds))
     with progress("replaying", total) as advance:
         history = sealed(events, lambda log: training.replay(engine, log, total, advance))
-    model = training.fit(
-        history,
-        engine,
-        {a: x.label == "abusive" for a, x in told.items()},
-        {a: x.group_id for a, x in told.items() if x.group_id},
-        version,
-        say,
-    )
+    labelled = {a: x.label == "abusive" for a, x in told.items()}
+    operators = {a: x.group_id for a, x in told.items() if x.group_id}
+    with progress("learning and rehearsing", total) as advance:
+        model: Model = sealed(
+            events,
+            lambda log: training.fit(
+                history, engine, labelled, operators, version, log, say, advance
+            ),
+        )
     save(model, folder)
     if make_current:
         promote(folder, version)

@@ -28,9 +28,10 @@ from features.rows import Kinds
 SECRET = Secret(b"a key of the tests")
 START = 20_600 * DAY  # a midnight in UTC
 
-# Shares of honest accounts and the scores that stand for them. The default policy's shares, halved,
-# are the first, third and fifth: suspend above .65, review above .45, challenge above .25.
-THRESHOLDS = {"0.0005": 0.65, "0.001": 0.55, "0.0015": 0.45, "0.005": 0.25, "0.03": 0.15}
+# Shares of honest accounts and the scores that stand for them. By the default policy: suspend above
+# .65, review above .45, challenge above .25; a member of a cluster each a step earlier.
+THRESHOLDS = {"0.0005": 0.75, "0.001": 0.65, "0.003": 0.45, "0.01": 0.25, "0.03": 0.15}
+MEMBERS = {"0.001": 0.45, "0.003": 0.25, "0.01": 0.15}
 
 
 class Log:
@@ -107,7 +108,7 @@ def made_model(
         "standing": counting_head("standing", standing_columns(catalog), standing),
         "cluster": counting_head("cluster", (*FEATURES, *STANDING_COLUMNS), cluster),
     }
-    return Model("made", catalog, heads, {"made": "by hand"})
+    return Model("made", catalog, heads, {"made": "by hand"}, dict(MEMBERS))
 
 
 def policy(**changed: Mapping[str, Any] | Any) -> Policy:

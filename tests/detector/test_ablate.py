@@ -42,7 +42,7 @@ def lesson(telling: str) -> Lesson:
         ("entities_face", {"kyc", "neighbourhood"}),
         ("entities_continuation", {"conversation", "neighbourhood"}),
         ("sets_score_mean", {"links_and_clusters", "neighbourhood"}),
-        ("outline_owners", {"crowding", "neighbourhood"}),
+        ("outline_crowding_1", {"crowding", "neighbourhood"}),
         ("entities", {"popularity", "neighbourhood"}),
     ],
 )

@@ -85,7 +85,7 @@ def test_an_owner_never_sighted_has_counts_of_zero_and_no_more() -> None:
     row = row_of([(1, 1, 1, 0)], 77)
     assert row["entities"] == row["links_count"] == 0
     assert np.isnan(row["popularity_mean"])
-    assert np.isnan(row["outline_owners"])
+    assert np.isnan(row["outline_crowding_1"])
 
 
 def test_kinds_keep_their_columns_whatever_was_sighted() -> None:
@@ -114,7 +114,6 @@ def test_an_outline_crowds_where_its_owners_come_together() -> None:
     crowd = [(0, o, o, o) for o in range(50)]
     script = [(k, 100 * o + e, o, o) for o in (60, 61, 62) for e, k in enumerate((1, 1, 3))]
     row = row_of(crowd + script, 61)
-    assert row["outline_owners"] == 3
     assert row["outline_near_1"] == pytest.approx(0)
     assert row["outline_crowding_1"] == pytest.approx(log(3 / 53), rel=1e-5)
     assert row["outline_near_3"] == pytest.approx(log(53), rel=1e-5)  # there is no third

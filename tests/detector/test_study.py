@@ -47,7 +47,8 @@ def test_the_headline_split_is_what_a_trained_model_reports(tmp_path: Path) -> N
     history = replay(engine, [log.events], len(log.events))
     labels = {a: bool(b) for a, b in zip(truth.row, truth.abusive, strict=True)}
     operators = {a: str(g) for a, g in zip(truth.row, truth.group_id, strict=True)}
-    report = fit(history, engine, labels, operators, "v1").about["held_out_operators"]
+    model = fit(history, engine, labels, operators, "v1", [log.events])
+    report = model.about["held_out_operators"]
     assert told["splits"]["S2"] == report
     assert report["auc"] > 0.7
     assert set(told["splits"]["S3"]) == {"carded", "sms_farm"}

@@ -90,8 +90,10 @@ def test_standing_and_cluster_scores_are_the_models() -> None:
     assert standing["r3"] == pytest.approx(0.6)
     assert standing["stranger7"] == pytest.approx(0.1)
     assert found.cluster_score == pytest.approx([0.6])
-    lowest = made_model(cluster="standing_least")  # .6, which counts as one
-    assert swept(ring_among_strangers(), lowest)[1].cluster_score == pytest.approx([0.1])
+    assert found.margin == pytest.approx(10 * found.standing)
+    # the cluster head is shown raw margins: six on one device
+    lowest = made_model(standing="accounts_by_device_30d", cluster="standing_least")
+    assert swept(ring_among_strangers(), lowest)[1].cluster_score == pytest.approx([0.6])
 
 
 def test_a_model_without_a_cluster_head_leaves_surprise() -> None:
