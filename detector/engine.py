@@ -125,8 +125,11 @@ class Engine:
 
     def answer(self, sealed: Sealed) -> Answered:
         """Fold and decide sealed events."""
+        return self.decide(sealed, self.restore(sealed))
+
+    def decide(self, sealed: Sealed, folded: Folded) -> Answered:
+        """Answer sealed events that are folded."""
         events = sealed.events
-        folded = self.restore(sealed)
         vectors, status = folded.vectors, folded.status
         score = np.full(len(events), np.nan)
         fresh = (status != DUPLICATE) & (status != CONFLICT)
@@ -144,11 +147,15 @@ class Engine:
     def restore(self, sealed: Sealed) -> Folded:
         """Fold sealed events without deciding: recovery, training, and the first half of `answer`."""
         folded = self.window.fold(sealed.rows)
+        self.book(sealed, folded)
+        return folded
+
+    def book(self, sealed: Sealed, folded: Folded) -> None:
+        """Enter what is new of sealed events into the ledger."""
         for event, status in zip(sealed.events, folded.status.tolist(), strict=True):
             if status in (NEW, LATE_EVENT):
                 self.ledger.record(event)
                 self.news += 1
-        return folded
 
     def _decide(self, event: AnyEvent, action: Action, vector: F64, score: float) -> Decision:
         """Answer an event whose score alone calls for `action`."""

@@ -6,13 +6,18 @@ on a Cluster as it is.
 
     shoal:watermark                          string  the latest occurred_at folded by any worker, ms
     shoal:kinds                              hash    undeclared kind -> its place (see RedisKinds)
-    shoal:{id:E}                             string  what event_id E stands for: body (16) time (14)
+    shoal:{id:E}                             string  what event_id E stands for: body (16) time (14),
+                                                     and the log entry that it was folded from
     shoal:{claim:N}                          string  a claim: time (14) owner (16) account (16)
     shoal:{account:A}:profile                hash    first, last, org; `kind:K` its last entity of
                                                      kind K; `number:N` the last N, as repr
     shoal:{account:A}:talk:C                 hash    t; `kind:K` what conversation C sent last
     shoal:{K:N}:seen:OF[,EVENT_TYPE…]        zset    a sighting set: member, score its last time, ms
     shoal:{K:N}:sum:AMOUNT:SPAN              hash    a tally: bucket -> sum
+    shoal:{…}:told:ENTRY:ET…                 string  what a script answered for event E at time T of
+                                                     this log entry
+    {shoal:watermark}:told:ENTRY:N           string  the watermark that events N… of a log entry are
+                                                     judged by
 
 K is a kind's name, `account`, `continuation` (a pair of owners on one conversation) or, for a kind
 that is not declared, `#` and its place. A zset is a sighting set to the letter: ZADD GT keeps each
@@ -39,13 +44,23 @@ are at most one batch apart. Nothing depends on the server's clock but EXPIRE, w
 garbage: not before span + LATE + 18 hours after the last write. It could forget what still counts
 only in a replay that runs slower than time itself. Profiles stay for ever, as they do in memory.
 
-Failure. An error half-way through a batch leaves the events it admitted known but not all counted;
-the log is the truth, and a window that must be exact is folded again from it. The client must not
-retry by itself: a pipeline sent twice would tally twice. Scripts lost to a restart are loaded again
-and what the server refused is sent again; nothing else is.
+Failure. A fold that was cut off, by an error or the end of its process, is done again with the same
+log entry, by anybody: `fold(rows, entry)`. An event_id remembers the entry, so its events are new to
+that entry and duplicates to all others. Every script keeps its answer for an hour beside what it
+wrote, in one step, under the names of entry and event; asked again it gives that answer and writes
+nothing. So each verb of the fold runs once, in the order of the events on each key (what had been
+done is a prefix there), and every answer is the one of a fold that was never cut off. The watermark
+that the entry is judged by is kept likewise. To claim needs no answer: the greatest stands. Two
+workers may fold one entry at once. One that slept for half an hour in the middle of a fold is
+refused, before what tells it that others have gone on is forgotten.
+
+Without an entry nothing is kept, and a fold that was cut off leaves events known and not all counted.
+The client must not retry by itself. Scripts lost to a restart are loaded again and what the server
+refused is sent again; nothing else is.
 """
 
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -98,10 +113,39 @@ SCAN_COUNT = 1000
 NONE = b"0" * 16  # no member, no amount
 GARBAGE = LATE + DAY  # how much longer than its span the server keeps a key, ms
 REFRESH = 6 * HOUR  # a set that is written all the time has its time to live set anew this often
+TOLD = HOUR  # how long a script's answer is kept: until then a fold that was cut off is done again
+FOLD_S_MAX = TOLD // 2_000  # seconds of the server's clock in which a fold has to end
 
 _WATERMARK: Final = """
 local t = tonumber(redis.call('GET', KEYS[1]) or '0')
 if tonumber(ARGV[1]) > t then redis.call('SET', KEYS[1], ARGV[1]) end
+"""
+
+# The watermark that a batch is judged by, and when it began, in seconds of the server's clock. KEYS: the
+# watermark, and what keeps it for a fold that may have to be done again.
+_BEGIN: Final = f"""
+local told = KEYS[2] and redis.call('GET', KEYS[2])
+local watermark = told or redis.call('GET', KEYS[1]) or '0'
+if KEYS[2] and not told then redis.call('SET', KEYS[2], watermark, 'PX', {TOLD}) end
+return {{watermark, redis.call('TIME')[1]}}
+"""
+
+# Begins a script that has its effect once: the last of KEYS keeps its answer. The last of ARGV is when
+# the fold began; where that is empty nothing is kept and there is no such key.
+_ONCE: Final = f"""
+local begun = table.remove(ARGV)
+local kept = begun ~= '' and table.remove(KEYS)
+if kept then
+  local told = redis.call('GET', kept)
+  if told then return cmsgpack.unpack(told) end
+  if redis.call('TIME')[1] - begun > {FOLD_S_MAX} then
+    return redis.error_reply('ERR this fold began too long ago')
+  end
+end
+local function tell(answer)
+  if kept then redis.call('SET', kept, cmsgpack.pack(answer), 'PX', {TOLD}) end
+  return answer
+end
 """
 
 # The event_id stood for an event that is too old to count: take its place, unless another worker
@@ -122,14 +166,16 @@ return tonumber(place)
 
 # KEYS: the profile, and the conversation if the event names one. ARGV: t, edge of a live
 # conversation, its time to live; as msgpack, fields and values of the profile and of the latter.
-_PROFILE: Final = """
+_PROFILE: Final = (
+    _ONCE
+    + """
 local t = tonumber(ARGV[1])
-local told, sent = unpack(cmsgpack.unpack(ARGV[4]))
+local said, sent = unpack(cmsgpack.unpack(ARGV[4]))
 local known = redis.call('HMGET', KEYS[1], 'first', 'last')
 local first, last = ARGV[1], ARGV[1]
 if known[1] and tonumber(known[1]) < t then first = known[1] end
 if known[2] and tonumber(known[2]) > t then last = known[2] end
-redis.call('HSET', KEYS[1], 'first', first, 'last', last, unpack(told))
+redis.call('HSET', KEYS[1], 'first', first, 'last', last, unpack(said))
 local talk = {}
 if KEYS[2] then
   local latest = redis.call('HGET', KEYS[2], 't')
@@ -142,8 +188,11 @@ if KEYS[2] then
   redis.call('PEXPIRE', KEYS[2], ARGV[3])
   talk = redis.call('HGETALL', KEYS[2])
 end
-return {redis.call('HGETALL', KEYS[1]), talk}
+return tell({redis.call('HGETALL', KEYS[1]), talk})
 """
+)
+
+_HELD: Final = _ONCE + "return tell(redis.call('GET', KEYS[1]))"
 
 # ARGV: the claim, its time to live. Fixed width, so the order of strings is (time, owner, account).
 _CLAIM: Final = """
@@ -156,7 +205,9 @@ if not held or held < ARGV[1] then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARG
 # Answers the counts in the order of the `over`s, then the sums. What is dead is taken out when
 # something comes in, for room's sake only: it has the lowest ranks. Times pass through %.0f because
 # Lua's own conversion keeps 14 digits.
-_COUNT: Final = f"""
+_COUNT: Final = (
+    _ONCE
+    + f"""
 local t, now = tonumber(ARGV[1]), tonumber(ARGV[2])
 local sets, tallies = unpack(cmsgpack.unpack(ARGV[3]))
 local none = '{NONE.decode()}'
@@ -201,11 +252,12 @@ for i, span in ipairs(tallies) do
   if begun then redis.call('PEXPIRE', key, string.format('%.0f', span + width + {GARBAGE})) end
   answer[#answer + 1] = total
 end
-return answer
+return tell(answer)
 """
+)
 
-_SCRIPTS = tuple(text.strip() for text in (_WATERMARK, _REPLACE, _PROFILE, _CLAIM, _COUNT))
-_SET_WATERMARK, _TAKE_ID, _PROFILED, _CLAIMED, _COUNTED = _SCRIPTS
+_SCRIPTS = tuple(text.strip() for text in (_WATERMARK, _REPLACE, _PROFILE, _HELD, _CLAIM, _COUNT))
+_SET_WATERMARK, _TAKE_ID, _PROFILED, _FOUND, _CLAIMED, _COUNTED = _SCRIPTS
 
 _encode = msgspec.msgpack.Encoder().encode
 Command = tuple[Any, ...]  # a command, or one of the scripts, and its arguments
@@ -220,6 +272,7 @@ class _Group:
     members       for each set, the event types that write (a mask) and the slot they write
     amounts       for each tally, the place of its amount
     columns       where each number of the answer goes
+    told          the end of the keys that keep answers of this group: another catalogue has others
     """
 
     slot: int
@@ -229,12 +282,21 @@ class _Group:
     members: tuple[tuple[int, int], ...] = ()
     amounts: tuple[int, ...] = ()
     columns: tuple[int, ...] = ()
+    told: bytes = field(init=False)
 
-    def call(self, entity: bytes, t: int, now: int, told: Iterable[bytes]) -> Command:
-        """`told` is a member for each set, then an amount for each tally, or NONE."""
+    def __post_init__(self) -> None:
+        told = b":%08x" % zlib.crc32(b"".join((*self.tails, self.counts)))
+        object.__setattr__(self, "told", told)
+
+    def call(self, entity: bytes, event: "_Event", told: Iterable[bytes], nth: int = 0) -> Command:
+        """`told` is a member for each set, then an amount for each tally, or NONE; `nth` tells apart
+        what one event writes here more than once."""
         head = self.head + entity
         keys = [head + tail for tail in self.tails]
-        return (_COUNTED, len(keys), *keys, t, now, self.counts, b"".join(told))
+        if event.begun:
+            keys.append(b"%s}:told:%s%s:%d" % (head, event.name, self.told, nth))
+        t, now = event.t, event.now
+        return (_COUNTED, len(keys), *keys, t, now, self.counts, b"".join(told), event.begun)
 
 
 @dataclass(slots=True)
@@ -245,6 +307,8 @@ class _Event:
     t: int
     now: int
     account: bytes
+    name: bytes = b""  # the log entry that it is folded from, its id and time
+    begun: bytes = b""  # when a fold that can be done again began; empty for another
     owner: bytes = b""
     fresh: dict[int, bytes] = field(default_factory=dict)  # what it carries, by slot
     value: dict[int, bytes] = field(default_factory=dict)  # and what its account was seen with
@@ -340,7 +404,9 @@ class RedisWindow:
         """The latest `occurred_at` of any worker, as of this one's last batch or question."""
         return self._latest
 
-    def fold(self, rows: Rows) -> Folded:
+    def fold(self, rows: Rows, entry: str = "") -> Folded:
+        """As the contract says; with the id of the log entry that holds them all, once each, a fold
+        that was cut off can be done again and gives what it would have given."""
         n = len(rows)
         folded = Folded(
             np.full((n, self.plan.width), np.nan),
@@ -350,7 +416,7 @@ class RedisWindow:
         for first in range(0, n, BATCH_EVENTS_MAX):
             last = min(first + BATCH_EVENTS_MAX, n)
             part = rows.part(first, last)
-            events = self._admit(part, folded.status[first:last])
+            events = self._admit(part, folded.status[first:last], entry.encode(), first)
             if events:
                 self._read_profiles(part, events)
                 self._claim(events)
@@ -431,17 +497,26 @@ class RedisWindow:
 
     # --- phase 0: admit
 
-    def _admit(self, rows: Rows, status: NDArray[np.int8]) -> list[_Event]:
+    def _admit(
+        self, rows: Rows, status: NDArray[np.int8], entry: bytes, first: int
+    ) -> list[_Event]:
         """Tell the new events from the known, in order, and move the watermark that we judge by."""
         times = rows.t.tolist()
-        ids = [self._space + b"{id:%016x}" % x for x in rows.event_id.tolist()]
-        bodies = [b"%016x%014x" % (x, t) for x, t in zip(rows.body.tolist(), times, strict=True)]
-        pipe = self._client.pipeline(transaction=False)
-        pipe.get(self._space + b"watermark")
+        numbers = rows.event_id.tolist()
+        ids = [self._space + b"{id:%016x}" % x for x in numbers]
+        bodies = [
+            b"%016x%014x%s" % (x, t, entry) for x, t in zip(rows.body.tolist(), times, strict=True)
+        ]
+        pipe: Any = self._client.pipeline(transaction=False)  # execute_command has no types
+        judged = [self._space + b"watermark"]
+        if entry:
+            judged.append(b"{%s}:told:%s:%d" % (judged[0], entry, first))
+        pipe.execute_command("EVAL", _BEGIN.strip(), len(judged), *judged)
         for key, body in zip(ids, bodies, strict=True):
             pipe.set(key, body, px=IDS_SPAN + GARBAGE, nx=True, get=True)
-        watermark, *held = pipe.execute()
-        self._latest = max(self._latest, int(watermark or 0))
+        (watermark, seconds), *held = pipe.execute()
+        begun = seconds if entry else b""
+        latest = int(watermark)
         stands: dict[
             bytes, bytes
         ] = {}  # what an id of this batch stands for, after the events so far
@@ -452,24 +527,28 @@ class RedisWindow:
         events = []
         for i, (key, body, t) in enumerate(zip(ids, bodies, times, strict=True)):
             known = stands.get(key, held[i])
-            if known is not None:
-                if int(known[16:], 16) > max(t, self._latest - LATE) - IDS_SPAN:
+            if known is not None and (key in stands or not _is_of(known, entry)):
+                if int(known[16:30], 16) > max(t, latest - LATE) - IDS_SPAN:
                     status[i] = _told_apart(known, body)
                     continue
                 replaced.setdefault(key, held[i])
             stands[key] = body
-            if t < self._latest:
+            if t < latest:
                 status[i] = LATE_EVENT
-            self._latest = max(self._latest, t)
-            events.append(_Event(i, t, max(t, self._latest - LATE), b"%016x" % accounts[i]))
+            latest = max(latest, t)
+            name = b"%s:%016x%014x" % (entry, numbers[i], t)
+            account = b"%016x" % accounts[i]
+            events.append(_Event(i, t, max(t, latest - LATE), account, name, begun))
+        self._latest = max(self._latest, latest)
         calls: list[Command] = [
             (_TAKE_ID, 1, key, old, stands[key], IDS_SPAN + GARBAGE)
             for key, old in replaced.items()
         ]
-        for key, first in zip(replaced, self._send(calls), strict=True):
-            if first is not None:  # another worker took the id's place before us
+        for key, taken in zip(replaced, self._send(calls), strict=True):
+            if taken is not None and not _is_of(taken, entry):
+                # another worker took the id's place before us
                 for event in [e for e in events if ids[e.place] == key]:
-                    status[event.place] = _told_apart(first, bodies[event.place])
+                    status[event.place] = _told_apart(taken, bodies[event.place])
                     events.remove(event)
         return events
 
@@ -499,8 +578,10 @@ class RedisWindow:
                 keys.append(self._space + b"{account:%s}:talk:%s" % (event.account, talk))
                 for slot in event.fresh.keys() & self._carried:
                     sent += (self._field[slot], event.fresh[slot].decode())
-            edge, life = event.now - CARRY_SPAN, CARRY_SPAN + GARBAGE
-            calls.append((_PROFILED, len(keys), *keys, event.t, edge, life, _encode([told, sent])))
+            if event.begun:
+                keys.append(b"%s{account:%s}:told:%s" % (self._space, event.account, event.name))
+            said = event.t, event.now - CARRY_SPAN, CARRY_SPAN + GARBAGE, _encode([told, sent])
+            calls.append((_PROFILED, len(keys), *keys, *said, event.begun))
         for event, (profile, talk) in zip(events, self._send(calls)[1:], strict=True):
             self._take(event, dict(zip(profile[::2], profile[1::2], strict=True)))
             for name, x in zip(talk[::2], talk[1::2], strict=True):
@@ -532,7 +613,7 @@ class RedisWindow:
         """Find whose conversations and ids each event carries on, then claim what it made."""
         calls: list[Command] = []
         for event in events:
-            calls += [("GET", self._claim_key(name)) for name in event.refers]
+            calls += [self._find(event, name) for name in event.refers]
             claim = b"%014x%s%s" % (event.t, event.owner, event.account)
             life = CLAIM_SPAN + GARBAGE
             calls += [(_CLAIMED, 1, self._claim_key(name), claim, life) for name in event.makes]
@@ -548,6 +629,12 @@ class RedisWindow:
                     event.partners.setdefault(owner, (account, talk or name))
             for _ in event.makes:
                 next(replies)
+
+    def _find(self, event: _Event, name: bytes) -> Command:
+        key = self._claim_key(name)
+        if event.begun:
+            return (_FOUND, 2, key, b"%s:told:%s" % (key, event.name), event.begun)
+        return ("GET", key)
 
     # --- phase 3: count
 
@@ -578,7 +665,7 @@ class RedisWindow:
                     told += [b"%016x" % amounts[i] for i in group.amounts]
                 else:
                     told = [NONE] * len(group.tails)
-                calls.append(group.call(entity, event.t, event.now, told))
+                calls.append(group.call(entity, event, told))
                 columns.append((vector, group.columns))
         for (vector, places), answer in zip(columns, self._send(calls), strict=True):
             for place, number in zip(places, answer, strict=True):
@@ -589,16 +676,15 @@ class RedisWindow:
 
     def _met_by(self, event: _Event) -> Iterator[Command]:
         """What is seen beside the columns: partners, and kinds that are not declared."""
-        t, now, owner = event.t, event.now, event.owner
-        for other, (account, talk) in event.partners.items():
-            yield self._met.call(event.account, t, now, (other, talk))
-            yield self._met.call(account, t, now, (owner, talk))
+        owner = event.owner
+        for nth, (other, (account, talk)) in enumerate(event.partners.items()):
+            yield self._met.call(event.account, event, (other, talk), nth)
+            yield self._met.call(account, event, (owner, talk), nth)
             entity = pair(int(talk, 16), int(owner, 16), int(other, 16))
-            yield self._pair.call(b"%016x" % entity, t, now, (owner, other))
-        for kind, name in event.undeclared:
-            yield self._other.call(
-                b"%d:%s" % (kind - self._undeclared_from, name), t, now, (owner,)
-            )
+            yield self._pair.call(b"%016x" % entity, event, (owner, other), nth)
+        for nth, (kind, name) in enumerate(event.undeclared):
+            entity_name = b"%d:%s" % (kind - self._undeclared_from, name)
+            yield self._other.call(entity_name, event, (owner,), nth)
 
     def _finish(self, event: _Event, vector: list[float]) -> None:
         """The columns that no set and no tally holds."""
@@ -726,6 +812,11 @@ def _links(p: Plan) -> dict[tuple[bytes, bytes], tuple[int, int]]:
             number = slot if slot < len(KINDS) else slot - len(KINDS) + CUSTOM
             links[names[slot].encode(), _tail(p, row)[1:]] = number, span
     return links
+
+
+def _is_of(known: bytes, entry: bytes) -> bool:
+    """Whether an event_id was taken for this log entry: by a fold that was cut off, or goes on."""
+    return entry != b"" and known[30:] == entry
 
 
 def _told_apart(known: bytes, body: bytes) -> int:

@@ -14,7 +14,10 @@ Layout. One stream, `{shoal:log}`; an entry is one XADD with these fields:
 Beside it, `{shoal:log}:trimmed` holds the id of the last entry that was trimmed away, so that a
 reader who resumes from a place that is gone is told so and does not skip the gap. `{shoal:log}:token`
 holds the token of the one writer, where there is to be only one (service/lease.py): an append with
-another is refused. (The braces keep all keys on one shard of a cluster.)
+another is refused. `{shoal:log}:folding` is a hash from event_id to the entry that holds it, for the
+entries whose fold into a shared window has not come to its end: written in one step with the entry, so
+that a fold that nobody ends can be ended by anybody. (The braces keep all keys on one shard of a
+cluster.)
 
 Why so. Entry by entry an event costs an XADD; by the batch of 256 it costs under a microsecond.
 Events and the answers given to them are one entry, hence one write: after a crash an event is
@@ -67,6 +70,24 @@ if redis.call('GET', KEYS[2]) ~= ARGV[1] then return false end
 return redis.call('XADD', KEYS[1], '*', unpack(ARGV, 2))
 """
 
+# KEYS: the stream, what is being folded. ARGV: how many event_ids are folded by now, how many come, these
+# and those; then fields and values. Answers with the new entry's id, or with the entries that hold some of
+# what comes: then nothing is appended.
+_ADD_TO_FOLD = """
+local done, come = tonumber(ARGV[1]), tonumber(ARGV[2])
+if done > 0 then redis.call('HDEL', KEYS[2], unpack(ARGV, 3, 2 + done)) end
+local ids, others = {unpack(ARGV, 3 + done, 2 + done + come)}, {}
+for _, entry in ipairs(redis.call('HMGET', KEYS[2], unpack(ids))) do
+  if entry then others[#others + 1] = entry end
+end
+if #others > 0 then return others end
+local entry = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 3 + done + come))
+local told = {}
+for i, id in ipairs(ids) do told[2 * i - 1], told[2 * i] = id, entry end
+redis.call('HSET', KEYS[2], unpack(told))
+return entry
+"""
+
 _LENGTH = struct.Struct("<I")
 _ID = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 
@@ -85,6 +106,14 @@ class LogFormatUnknown(LogError):
 
 class Fenced(LogError):
     """Another service has become the writer of this log."""
+
+
+class BeingFolded(LogError):
+    """Some of these events are in the log, and their fold has not come to its end; `entries` hold them."""
+
+    def __init__(self, entries: set[str]) -> None:
+        super().__init__(f"events are being folded from {', '.join(sorted(entries))}")
+        self.entries = entries
 
 
 class LogTrimmed(LogError):
@@ -121,6 +150,7 @@ class EventLog:
         self._cluster = client if isinstance(cast(object, client), RedisCluster) else None
         self._stream = stream
         self._trimmed = f"{stream}:trimmed"
+        self._folding = f"{stream}:folding"
         self.token: int | None = None  # of the one writer; None where anybody may append
 
     def append(self, payloads: Sequence[bytes], answers: bytes) -> str:
@@ -133,6 +163,39 @@ class EventLog:
         if not payloads:
             raise ValueError("an entry holds at least one event")
         return self._add(encode_events(payloads, answers))
+
+    def append_to_fold(
+        self, payloads: Sequence[bytes], event_ids: Sequence[str], done: Sequence[str]
+    ) -> str:
+        """Append a batch that is folded next, into a shared window; returns the entry's id.
+
+        `event_ids` are the batch's, at most a few thousand; those of `done`, of an earlier batch, are
+        folded and answered by now. Raises BeingFolded when another entry holds some of the batch and
+        is not done, ValueError for an empty batch, redis.RedisError when the server refuses or is gone:
+        the batch may be in the log all the same.
+        """
+        if not payloads:
+            raise ValueError("an entry holds at least one event")
+        fields = encode_events(payloads, b"[]")
+        told = [part for pair in fields.items() for part in pair]
+        words = (len(done), len(event_ids), *done, *event_ids, *told)
+        answer = self._send("EVAL", _ADD_TO_FOLD, 2, self._stream, self._folding, *words)
+        if isinstance(answer, list):
+            raise BeingFolded({_text(entry) for entry in answer})
+        return _text(answer)
+
+    def folding(self) -> dict[str, list[str]]:
+        """The entries whose fold has not come to its end, oldest first, and their event_ids."""
+        held: dict[str, list[str]] = {}
+        told = cast(Mapping[bytes, bytes], self._client.hgetall(self._folding))
+        for event_id, entry in told.items():
+            held.setdefault(_text(entry), []).append(_text(event_id))
+        return dict(sorted(held.items(), key=lambda one: parse_id(one[0])))
+
+    def folded(self, event_ids: Sequence[str]) -> None:
+        """These events are folded and answered."""
+        if event_ids:
+            self._client.hdel(self._folding, *event_ids)
 
     def append_control(self, name: str, body: bytes = b"") -> str:
         """Append a marker that has its place in the order of events; returns the entry's id."""
@@ -265,18 +328,24 @@ class EventLog:
         return int(dropped)
 
     def _add(self, fields: dict[FieldT, EncodableT]) -> str:
-        if self._cluster is not None:
-            return self._add_on_two(self._cluster, fields)
         if self.token is None:
-            id = _text(self._client.xadd(self._stream, fields))
-        else:
-            id = self._add_fenced(self.token, fields)
+            told = [part for pair in fields.items() for part in pair]
+            return _text(self._send("XADD", self._stream, "*", *told))
+        id = self._add_fenced(self.token, fields)
+        self._client.ping()  # as in _send
+        return id
+
+    def _send(self, *command: EncodableT) -> Any:
+        """The answer to a command that appends, when the entry is kept."""
+        if self._cluster is not None:
+            return self._send_to_two(self._cluster, command)
+        answer = cast(Any, self._client).execute_command(*command)  # which has no types
         # A server whose disk is full answers the write that filled it, and refuses the next command:
         # a PING, too. So it is asked for one before anybody is told that the entry is kept.
         self._client.ping()
-        return id
+        return answer
 
-    def _add_on_two(self, cluster: Any, fields: dict[FieldT, EncodableT]) -> str:
+    def _send_to_two(self, cluster: Any, command: Sequence[EncodableT]) -> Any:
         """Append on the shard's primary, and wait until a replica of it, where it has one, holds it, too.
 
         A primary that fails is replaced by its replica, which knows what it was sent so far. WAIT
@@ -289,12 +358,12 @@ class EventLog:
         nodes = cluster.nodes_manager.slots_cache[cluster.keyslot(self._stream)]
         wanted = min(1, len(nodes) - 1)
         with server.pipeline(transaction=False) as both:
-            both.xadd(self._stream, fields)
+            both.execute_command(*command)
             both.execute_command("WAIT", wanted, REPLICA_MS_MAX)
-            id, reached = both.execute()
+            answer, reached = both.execute()
         if int(reached) < wanted:
             raise RedisConnectionError("no replica of the log's node has confirmed the entry")
-        return _text(id)
+        return answer
 
     def _add_fenced(self, token: int, fields: dict[FieldT, EncodableT]) -> str:
         told = [part for field in fields.items() for part in field]

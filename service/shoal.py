@@ -5,7 +5,10 @@ decides first and then appends events and answers in one write; if that write fa
 something the log does not, so the service stops answering and rebuilds itself from the log (`mend`,
 every few seconds, which also starts an embedded Valkey that died again). With a shared (redis) window
 the log is written first, because the window outlives a crash, and each instance follows the log for
-what the others took in.
+what the others took in. The log's server knows which entries are being folded. One whose instance died
+is folded again from the log, by whoever meets it first: another instance that is asked for one of its
+events, that sees it twice in `mend`, or that starts. A fold that is done again gives what it would have
+given (features/redis.py), and of two answers to one event the first that is kept stands.
 
 A standby follows the log of another service on the same data folder, answers reads, and becomes the
 writer when that service is gone or silent for longer than its lease; whoever is no longer the writer
@@ -17,6 +20,7 @@ the same way, so the ordinal of the first delivery leads to the entry that holds
 the window is shared nobody counts, and the answers are kept under their event ids (`FirstAnswers`).
 """
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -34,6 +38,7 @@ import msgspec
 import numpy as np
 import redis
 import structlog
+from redis.exceptions import RedisClusterException
 
 from detector.case import Case, case_of
 from detector.clusters import families_of
@@ -55,7 +60,7 @@ from service.database import RecordsError
 from service.erasure import Erased, digest_of_log, digest_of_state
 from service.folder import Folder
 from service.lease import Lease
-from service.log import NOTHING, Entry, EventLog, Fenced, LogError, parse_id
+from service.log import NOTHING, BeingFolded, Entry, EventLog, Fenced, LogError, parse_id
 from service.records import LOCAL, PAGE_ROWS_MAX, Records
 from service.records import Action as Proposed
 from service.records import Case as KeptCase
@@ -219,6 +224,8 @@ class Shoal:
         self._follow(at)
         self._name_clusters()
         self.look(everyone=True)
+        if self.shared:
+            self._complete(self.log.folding())
         self.fault, self._lost, self._warm = None, False, self.standby
         _log.info("recovered", events=self.accepted, seconds=round(time.monotonic() - began, 2))
 
@@ -250,6 +257,8 @@ class Shoal:
             NOTHING  # shared: how far the log has been followed, and what is ours beyond that
         )
         self._own: set[str] = set()
+        self._answered: list[str] = []  # shared: events answered since the log was told so last
+        self._met: set[str] = set()  # shared: entries that were being folded when last looked
         self._books: dict[str, None] = {}  # shared: the events that were booked last
         self.served: deque[tuple[int, F64]] = deque(maxlen=SERVED_CHUNKS)
         self._decisions_in = lru_cache(maxsize=16)(self._read_decisions)
@@ -296,6 +305,7 @@ class Shoal:
                 if self.shared:
                     with self.lock:
                         self._follow(self._at)
+                        self._finish_others()
                 elif not self.standby:
                     self._archive()
             elif self._lost:
@@ -416,6 +426,10 @@ class Shoal:
         """Snapshot, and stop what was started."""
         self._stopping.set()
         try:
+            if self.shared and self.fault is None:
+                # a server that is gone: others will find the answers
+                with contextlib.suppress(redis.RedisError, RedisClusterException):
+                    self._say_answered()
             writer = not self.shared and not self.standby
             if writer and self.fault is None and self.accepted > self._snapshot_at:
                 self.snapshot()
@@ -470,7 +484,7 @@ class Shoal:
         except Fenced:
             self._depose()
             raise Unavailable(str(self.fault)) from None
-        except redis.RedisError as problem:
+        except (redis.RedisError, LogError) as problem:
             # a memory window may now hold events that the log does not: rebuild before answering
             self._lose(problem)
             raise Unavailable(str(self.fault)) from None
@@ -495,21 +509,17 @@ class Shoal:
     def _log_then_fold(self, events: Sequence[AnyEvent]) -> list[Answer]:
         sealed, refused = self.engine.sealer.seal(events)
         good, bodies = sealed.events, sealed.bodies
-        known = self.first_answers.of(good)
-        # what two instances get at once may be logged twice; the fold ignores the second
-        new = {e.event_id: b for e, b in reversed([*zip(good, bodies, strict=True)])}
-        for event_id in known:
-            del new[event_id]
-        if new:
-            entry = self.log.append([*reversed(new.values())], b"[]")
-            self._own.add(entry)
-            self._noted(entry, len(new))
-        answered = self.engine.answer(sealed)
+        known, new, entry = self._log_unanswered(good, bodies)
+        folded = cast(RedisWindow, self.engine.window).fold(sealed.rows, entry)
+        self.engine.book(sealed, folded)
+        answered = self.engine.decide(sealed, folded)
         for event, decision in zip(good, answered.decisions, strict=True):
             if decision is not None:
                 self._booked(event.event_id)
-        self.first_answers.keep(good, answered.decisions)
-        given = [*zip(good, answered.decisions, strict=True)]
+        decisions = self.first_answers.keep(good, answered.decisions)
+        self._answered += new
+        answered = replace(answered, decisions=decisions)
+        given = [*zip(good, decisions, strict=True)]
         known |= self.first_answers.of(
             [e for e, d in given if d is None and e.event_id not in known]
         )
@@ -517,6 +527,64 @@ class Shoal:
         told = answers_of(events, replace(answered, decisions=first), refused, lambda _: None)
         self._record(answered)
         return told
+
+    def _log_unanswered(
+        self, events: Sequence[AnyEvent], bodies: Sequence[bytes]
+    ) -> tuple[dict[str, Decision], list[str], str]:
+        """Log what has no answer yet; the answers there are, what was logged, and its entry, if any.
+
+        What two instances get at once may be logged twice, if one answers it while the other has just
+        asked for its answer; the fold ignores the second.
+        """
+        while True:
+            known = self.first_answers.of(events)
+            new = {e.event_id: b for e, b in reversed([*zip(events, bodies, strict=True)])}
+            for event_id in known:
+                del new[event_id]
+            if not new:
+                return known, [], ""
+            ids = [*reversed(new)]
+            try:
+                entry = self.log.append_to_fold([new[id] for id in ids], ids, self._answered)
+            except BeingFolded as others:
+                self._answered.clear()
+                self._complete(others.entries)
+                continue
+            self._answered.clear()
+            self._own.add(entry)
+            self._noted(entry, len(new))
+            return known, ids, entry
+
+    def _finish_others(self) -> None:
+        """Complete what was being folded already when we looked last: its instance may be gone."""
+        self._say_answered()
+        held = set(self.log.folding())
+        self._complete(held & self._met)
+        self._met = held
+
+    def _say_answered(self) -> None:
+        self.log.folded(self._answered)
+        self._answered.clear()
+
+    def _complete(self, entries: Iterable[str]) -> None:
+        """Fold what is in the log and was not folded to the end, and keep its answers.
+
+        Also where another instance is about to: both come to the same. The ledger has it from the log.
+        """
+        held = self.log.folding()
+        for id in sorted(held.keys() & set(entries), key=parse_id):
+            entry = self.log.entry(id)
+            # of an entry that a failover cost nothing was answered, and it is sent again
+            events = [decode(body) for body in entry.events] if entry is not None else []
+            known = self.first_answers.of(events)
+            if entry is not None and any(e.event_id not in known for e in events):
+                sealed = self.engine.sealer.read(entry.events, events)
+                folded = cast(RedisWindow, self.engine.window).fold(sealed.rows, id)
+                answered = self.engine.decide(sealed, folded)
+                kept = self.first_answers.keep(events, answered.decisions)
+                self._record(replace(answered, decisions=kept))
+                _log.warning("completed a fold", entry=id, events=len(events))
+            self.log.folded(held[id])
 
     def first_answer(self, ordinal: int) -> Decision | None:
         """The decision that the event with this ordinal was answered with; None if it is not kept."""
@@ -836,14 +904,21 @@ class FirstAnswers:
             kept = asked.execute()
         return {id: _decode_answer(a) for id, a in zip(ids, kept, strict=True) if a is not None}
 
-    def keep(self, events: Iterable[AnyEvent], decisions: Iterable[Decision | None]) -> None:
-        """Keep the decisions; the first one of an event stands."""
+    def keep(
+        self, events: Iterable[AnyEvent], decisions: Sequence[Decision | None]
+    ) -> list[Decision | None]:
+        """Keep the decisions; returns those that stand, which are the first of each event."""
         with self._client.pipeline(transaction=False) as told:
             for event, decision in zip(events, decisions, strict=True):
                 if decision is not None:
                     key = _answer_key(event.event_id)
-                    told.set(key, _encode(decision), ex=ANSWER_DAYS * 86_400, nx=True)
-            told.execute()
+                    told.set(key, _encode(decision), ex=ANSWER_DAYS * 86_400, nx=True, get=True)
+            before = iter(told.execute())
+        stand: list[Decision | None] = []
+        for decision in decisions:
+            first = next(before) if decision is not None else None
+            stand.append(decision if first is None else _decode_answer(first))
+        return stand
 
 
 def _answer_key(event_id: str) -> bytes:

@@ -6,7 +6,8 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -39,7 +40,7 @@ from features.plan import (
     pair,
     plan,
 )
-from features.redis import BATCH_EVENTS_MAX, RedisKinds, RedisWindow
+from features.redis import BATCH_EVENTS_MAX, FOLD_S_MAX, TOLD, RedisKinds, RedisWindow
 from features.rows import (
     AMOUNTS,
     CHAIN_AFTER,
@@ -51,7 +52,7 @@ from features.rows import (
     Rows,
 )
 from features.seal import Sealer
-from features.window import CONFLICT, DUPLICATE, LATE_EVENT, NEW, Window, kind_name
+from features.window import CONFLICT, DUPLICATE, LATE_EVENT, NEW, Folded, Window, kind_name
 from tests.features.oracle import Oracle
 
 CATALOG = with_kinds(["seat", "wallet"])  # "coin" is left undeclared
@@ -805,6 +806,142 @@ def test_a_cluster_will_do(cluster: redis.RedisCluster) -> None:
         log.append(event("request", f"account-{rng.randrange(4)}", START + i, f"{i}", **fields))
     log += [event("login", "account-0", START + 2 * IDS_SPAN, "1")]  # an id to be replaced
     agree(RedisWindow(cast(redis.Redis, cluster), CATALOG), Oracle(CATALOG), [rows_of(log)])
+
+
+# --- a fold that is cut off
+
+
+class Killed(Exception):
+    """The end of a process, in the middle of a fold."""
+
+
+class Mortal:
+    """A client that sends so many commands of pipelines, and then does something else."""
+
+    def __init__(self, client: redis.Redis, left: int, then: Callable[[], None]) -> None:
+        self._client, self._left, self._then = client, left, then
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def pipeline(self, **how: Any) -> Any:
+        pipe = self._client.pipeline(**how)
+        execute = pipe.execute
+
+        def some(**how: Any) -> list[Any]:
+            sent = pipe.command_stack
+            pipe.command_stack, after = sent[: self._left], sent[self._left :]
+            self._left -= len(pipe.command_stack)
+            replies = execute(**how)
+            if after:
+                self._left = 10**9
+                self._then()
+                pipe.command_stack = after
+                replies += execute(**how)
+            return cast(list[Any], replies)
+
+        pipe.execute = some
+        return pipe
+
+
+def die() -> None:
+    raise Killed
+
+
+class CutOff(RedisWindow):
+    """Each batch is begun by workers that are killed, after so many commands, and ended by this one."""
+
+    def __init__(self, client: redis.Redis, lives: Iterator[list[int]]) -> None:
+        super().__init__(client, CATALOG)
+        self._lives, self._entry = lives, 0
+
+    def fold(self, rows: Rows, entry: str = "") -> Folded:
+        self._entry += 1
+        entry = f"1750000000000-{self._entry}"
+        for left in next(self._lives, []):
+            mortal = cast(redis.Redis, Mortal(self._client, left, die))
+            with suppress(Killed):
+                RedisWindow(mortal, CATALOG).fold(rows, entry)
+        return super().fold(rows, entry)
+
+
+def entries(log: Sequence[AnyEvent], cuts: Sequence[int]) -> list[Rows]:
+    """A log in parts as its entries hold them: each event_id once."""
+    ends = sorted({0, len(log), *(cut for cut in cuts if cut < len(log))})
+    parts = [{e.event_id: e for e in reversed(log[a:b])} for a, b in pairwise(ends)]
+    return [rows_of([*reversed(part.values())]) for part in parts]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    log=logs(24),
+    cuts=st.lists(st.integers(1, 24), max_size=3),
+    lives=st.lists(st.lists(st.integers(0, 300), max_size=3), min_size=4, max_size=4),
+)
+def test_a_fold_that_was_cut_off_is_done_again_exactly(
+    server: redis.Redis, log: list[AnyEvent], cuts: list[int], lives: list[list[int]]
+) -> None:
+    """Wherever its workers died, and however many: every answer is that of the memory window."""
+    server.flushdb()
+    agree(CutOff(server, iter(lives)), MemoryWindow(CATALOG), entries(log, cuts))
+
+
+@settings(max_examples=40, deadline=None)
+@given(log=logs(16), left=st.integers(0, 300))
+def test_two_workers_may_fold_one_entry_at_once(
+    server: redis.Redis, log: list[AnyEvent], left: int
+) -> None:
+    """One sleeps in the middle of it, the other folds it all, the first wakes and goes on."""
+    server.flushdb()
+    [rows] = entries(log, [])
+    both: list[Folded] = []
+
+    def other() -> None:
+        both.append(RedisWindow(server, CATALOG).fold(rows, "1-0"))
+
+    sleeper = RedisWindow(cast(redis.Redis, Mortal(server, left, other)), CATALOG)
+    both.append(sleeper.fold(rows, "1-0"))
+    alone = MemoryWindow(CATALOG)
+    expected = alone.fold(rows)
+    for folded in both:
+        assert folded.status.tolist() == expected.status.tolist()
+        same(folded.vectors, expected.vectors)
+    window = RedisWindow(server, CATALOG)
+    same(window.ask(rows.account, alone.watermark), alone.ask(rows.account, alone.watermark))
+    assert sighted(window) == sighted(alone)
+
+
+def test_what_one_entry_took_is_known_to_another(client: redis.Redis) -> None:
+    rows = rows_of([event("login", "a", START, "one", device_id="d")])
+    with pytest.raises(Killed):
+        RedisWindow(cast(redis.Redis, Mortal(client, 2, die)), CATALOG).fold(rows, "1-0")
+    for entry, status in (("2-0", DUPLICATE), ("", DUPLICATE), ("1-0", NEW), ("1-0", NEW)):
+        assert RedisWindow(client, CATALOG).fold(rows, entry).status.tolist() == [status]
+
+
+def test_a_worker_that_slept_too_long_is_refused(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would tell it that others have ended its fold may be forgotten."""
+    rows = rows_of([event("login", "a", START, "one", device_id="d")])
+    monkeypatch.setattr(
+        "features.redis._BEGIN", f"return {{'0', redis.call('TIME')[1] - {FOLD_S_MAX + 1} .. ''}}"
+    )
+    with pytest.raises(redis.ResponseError, match="began too long ago"):
+        RedisWindow(client, CATALOG).fold(rows, "1-0")
+    assert not known(RedisWindow(client, CATALOG))
+    monkeypatch.undo()
+    assert RedisWindow(client, CATALOG).fold(rows, "1-0").status.tolist() == [NEW]
+
+
+def test_answers_kept_for_a_fold_are_forgotten(client: redis.Redis) -> None:
+    rows = rows_of([event("request", "a", START, "one", device_id="d", chain=["x"])])
+    RedisWindow(client, CATALOG).fold(rows)
+    assert client.keys("*:told:*") == []
+    RedisWindow(client, CATALOG).fold(rows_of([event("login", "a", START, "two")]), "1-0")
+    told = cast(list[bytes], client.keys("*:told:*"))
+    assert told
+    assert all(0 < cast(int, client.pttl(key)) <= TOLD for key in told)
 
 
 # --- the plan
