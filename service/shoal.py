@@ -224,7 +224,7 @@ class Shoal:
         self._follow(at)
         self._name_clusters()
         self.look(everyone=True)
-        if self.shared:
+        if self.shared:  # after the look: an account that stands badly is not to be let off
             self._complete(self.log.folding())
         self.fault, self._lost, self._warm = None, False, self.standby
         _log.info("recovered", events=self.accepted, seconds=round(time.monotonic() - began, 2))
@@ -503,7 +503,7 @@ class Shoal:
             self.served.append((self.accepted, answered.vectors[new]))
             self._noted(entry, len(new))
         told = answers_of(events, answered, refused, self.first_answer)
-        self._record(answered)
+        self._record(answered.sealed.events, answered.decisions)
         return told
 
     def _log_then_fold(self, events: Sequence[AnyEvent]) -> list[Answer]:
@@ -525,7 +525,7 @@ class Shoal:
         )
         first = [known.get(e.event_id) if d is None else d for e, d in given]
         told = answers_of(events, replace(answered, decisions=first), refused, lambda _: None)
-        self._record(answered)
+        self._record(answered.sealed.events, answered.decisions)
         return told
 
     def _log_unanswered(
@@ -577,13 +577,14 @@ class Shoal:
             # of an entry that a failover cost nothing was answered, and it is sent again
             events = [decode(body) for body in entry.events] if entry is not None else []
             known = self.first_answers.of(events)
-            if entry is not None and any(e.event_id not in known for e in events):
+            decisions = [known.get(e.event_id) for e in events]
+            if entry is not None and None in decisions:
                 sealed = self.engine.sealer.read(entry.events, events)
                 folded = cast(RedisWindow, self.engine.window).fold(sealed.rows, id)
                 answered = self.engine.decide(sealed, folded)
-                kept = self.first_answers.keep(events, answered.decisions)
-                self._record(replace(answered, decisions=kept))
+                decisions = self.first_answers.keep(events, answered.decisions)
                 _log.warning("completed a fold", entry=id, events=len(events))
+            self._record(events, decisions)
             self.log.folded(held[id])
 
     def first_answer(self, ordinal: int) -> Decision | None:
@@ -598,11 +599,11 @@ class Shoal:
     def _read_decisions(self, entry_id: str) -> list[msgspec.Raw]:
         return _decode_answers(self.history.answers(entry_id))
 
-    def _record(self, answered: Answered) -> None:
+    def _record(self, events: Sequence[AnyEvent], decisions: Sequence[Decision | None]) -> None:
         """Keep what was acted on where people and appeals can find it; mind the canaries."""
         acted: list[ActedOn] = []
         written: dict[str, list[Reason]] = {}
-        for event, decision in zip(answered.sealed.events, answered.decisions, strict=True):
+        for event, decision in zip(events, decisions, strict=True):
             if decision is None:
                 continue
             at = event.occurred_at

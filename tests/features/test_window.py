@@ -6,7 +6,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -53,6 +53,7 @@ from features.rows import (
 )
 from features.seal import Sealer
 from features.window import CONFLICT, DUPLICATE, LATE_EVENT, NEW, Folded, Window, kind_name
+from tests.features.mortal import Killed, Mortal, die
 from tests.features.oracle import Oracle
 
 CATALOG = with_kinds(["seat", "wallet"])  # "coin" is left undeclared
@@ -805,47 +806,13 @@ def test_a_cluster_will_do(cluster: redis.RedisCluster) -> None:
         fields = {f: rng.choice(three) for f, three in (COMMON | FIELDS["request"]).items()}
         log.append(event("request", f"account-{rng.randrange(4)}", START + i, f"{i}", **fields))
     log += [event("login", "account-0", START + 2 * IDS_SPAN, "1")]  # an id to be replaced
-    agree(RedisWindow(cast(redis.Redis, cluster), CATALOG), Oracle(CATALOG), [rows_of(log)])
+    client = cast(redis.Redis, cluster)
+    agree(RedisWindow(client, CATALOG), Oracle(CATALOG), [rows_of(log)])
+    cluster.flushdb()
+    agree(CutOff(client, iter([])), Oracle(CATALOG), entries(log, [20, 40]))
 
 
 # --- a fold that is cut off
-
-
-class Killed(Exception):
-    """The end of a process, in the middle of a fold."""
-
-
-class Mortal:
-    """A client that sends so many commands of pipelines, and then does something else."""
-
-    def __init__(self, client: redis.Redis, left: int, then: Callable[[], None]) -> None:
-        self._client, self._left, self._then = client, left, then
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    def pipeline(self, **how: Any) -> Any:
-        pipe = self._client.pipeline(**how)
-        execute = pipe.execute
-
-        def some(**how: Any) -> list[Any]:
-            sent = pipe.command_stack
-            pipe.command_stack, after = sent[: self._left], sent[self._left :]
-            self._left -= len(pipe.command_stack)
-            replies = execute(**how)
-            if after:
-                self._left = 10**9
-                self._then()
-                pipe.command_stack = after
-                replies += execute(**how)
-            return cast(list[Any], replies)
-
-        pipe.execute = some
-        return pipe
-
-
-def die() -> None:
-    raise Killed
 
 
 class CutOff(RedisWindow):

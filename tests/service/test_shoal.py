@@ -32,6 +32,7 @@ from service.parity import parity
 from service.shoal import CHUNK, Answer, Shoal, Unavailable
 from service.snapshot import load_latest, save
 from service.valkey import EmbeddedValkey
+from tests.features.mortal import Killed, Mortal, die
 
 BATCH = 50
 ROUNDS = 4
@@ -495,6 +496,125 @@ def test_a_shared_server_that_goes_away_and_comes_back(start: Start, tmp_path: P
     assert [x.status for x in told] == ["duplicate"] * 20 + ["new"] * (len(lines) - 20)
     shoal.close()
     external.stop()
+
+
+EARLIER = 30  # events of a ring that were taken before an instance dies
+BATCH_COMMANDS = len(a_ring()) - EARLIER + 1  # that admit the rest, and as many ask for profiles
+DEATHS = {
+    "logged": 0,
+    "half admitted": BATCH_COMMANDS // 2,
+    "admitted": BATCH_COMMANDS,
+    "half profiled": BATCH_COMMANDS * 3 // 2,
+    "profiled": BATCH_COMMANDS * 2,
+    "half counted": BATCH_COMMANDS * 4,
+    "counted": 10**6,
+    "answered": 10**6,
+}
+
+
+def dies(shoal: Shoal, lines: list[bytes], where: str) -> None:
+    """An instance is given a batch and never heard of again."""
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    window: Any = shoal.engine.window
+    window._client = Mortal(shoal.client, DEATHS[where], die)
+    if where == "counted":
+        shoal.first_answers.keep = killed  # type: ignore[assignment]
+    shoal._record = killed  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        feed(shoal, lines)
+    shoal.fault = "killed"
+
+
+@pytest.mark.parametrize("by", ["a retry", "another's round", "a restart"])
+@pytest.mark.parametrize("where", DEATHS)
+def test_a_fold_that_a_dead_instance_began_is_ended_by_another(
+    start: Start, tmp_path: Path, where: str, by: str
+) -> None:
+    """Its events are in the log once, counted once, and answered as one memory window would."""
+    lines = a_ring()
+    alone = start(data="key")
+    told = feed(alone, lines[:EARLIER]) + feed(alone, lines[EARLIER:])
+    key = alone.folder.path / "identity.key"
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        shutil.copy(key, tmp_path / name)
+    with EmbeddedValkey(tmp_path / "external", fsync="no") as external:
+        shared = {"state": external.url, "records_url": f"sqlite:///{tmp_path / 'records.db'}"}
+        a = start(data="one", **shared)
+        b = start(data="two", **shared) if by != "a restart" else None
+        mark = a.secret.token("prompt", "p3")
+        canary = a.records.add_canary(mark, "station").id
+        for shoal in (a, b or a):
+            shoal.canaries.add(mark)
+        feed(a, lines[:EARLIER])
+        a.mend()
+        dies(a, lines[EARLIER:], where)
+        if b is None:
+            b = start(data="two", **shared)
+        elif by == "another's round":
+            b.mend()
+            b.mend()
+        again = feed(b, lines)
+        assert [x.status for x in again] == ["duplicate"] * len(lines)
+        if by == "a restart":  # looks at all links before it answers
+            assert all(x.decision for x in again)
+        else:
+            assert [x.decision for x in again] == [x.decision for x in told]
+        b.mend()
+        b.mend()
+        assert b.log.folding() == {}
+        assert len(b.records.canary_accounts(canary)) == 1
+        ids = [decode(body).event_id for entry in b.log.read() for body in entry.events]
+        assert sorted(ids) == sorted(str(x.event_id) for x in told)
+        assert b.engine.ledger == alone.engine.ledger
+        for account in alone.engine.ledger:
+            np.testing.assert_array_equal(b.vector_of(account), alone.vector_of(account))
+        assert parity(b).differing == 0
+        b.close()
+
+
+def test_an_instance_that_slept_while_another_answered_gives_that_answer(
+    start: Start, tmp_path: Path
+) -> None:
+    """In the middle of its fold another one is asked for the same events."""
+    lines = a_ring()
+    with EmbeddedValkey(tmp_path / "external", fsync="no") as external:
+        shared = {"state": external.url, "records_url": f"sqlite:///{tmp_path / 'records.db'}"}
+        a = start(data="one", **shared)
+        (tmp_path / "two").mkdir()
+        shutil.copy(tmp_path / "one" / "identity.key", tmp_path / "two")
+        b = start(data="two", **shared)
+        theirs: list[Answer] = []
+        window: Any = a.engine.window
+        window._client = Mortal(a.client, 200, lambda: theirs.extend(feed(b, lines)))
+        ours = feed(a, lines)
+        assert [x.status for x in ours] == ["new"] * len(lines)
+        assert [x.status for x in theirs] == ["duplicate"] * len(lines)
+        assert [x.decision for x in ours] == [x.decision for x in theirs]
+        for shoal in (a, b):
+            shoal.mend()
+        assert a.engine.ledger == b.engine.ledger
+        assert sum(len(entry.events) for entry in a.log.read()) == len(lines)
+        assert parity(a).differing == 0
+        a.close()
+        b.close()
+
+
+def test_an_entry_that_the_log_lost_is_taken_anew(start: Start, tmp_path: Path) -> None:
+    """A failover may cost the stream its end and not what tells of it."""
+    lines = a_ring()
+    with EmbeddedValkey(tmp_path / "external", fsync="no") as external:
+        shoal = start(state=external.url)
+        dies(shoal, lines, "logged")
+        (lost,) = shoal.log.folding()
+        shoal.client.xdel("{shoal:log}", lost)
+        again = start(data="again", state=external.url)
+        assert again.log.folding() == {}
+        assert [x.status for x in feed(again, lines)] == ["new"] * len(lines)
+        again.close()
 
 
 # --- erasure
