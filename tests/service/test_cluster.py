@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,8 +18,10 @@ import redis
 from served import Start, a_ring, one
 from test_shoal import feed
 
+from service.parity import parity
 from service.shoal import Shoal, Unavailable
 from service.valkey import _binary_path
+from tests.features.mortal import Killed, Mortal, die
 
 READY_S = 60.0
 
@@ -142,6 +145,36 @@ def test_workers_over_a_cluster_answer_as_one_memory_window(
     # the order in which a cluster's members are listed is not part of an answer
     ours, theirs = ([sorted(c["members"]) for c in shoal.cluster_list()] for shoal in (alone, a))
     assert ours == theirs != []
+
+
+@pytest.mark.parametrize("cluster", [False], indirect=True)
+def test_a_fold_that_a_dead_worker_began_is_ended_by_another(
+    start: Start, tmp_path: Path, cluster: Cluster
+) -> None:
+    """It died when one node had all that it sent, one some, and one nothing."""
+    lines = a_ring()
+    a, b = workers(start, tmp_path, cluster)
+    alone = start(data="alone two")
+    shutil.copy(tmp_path / "one" / "identity.key", tmp_path / "alone two" / "identity.key")
+    alone.close()
+    alone = start(data="alone two")
+    told = feed(alone, lines[:30]) + feed(alone, lines[30:])
+    feed(a, lines[:30])
+    window: Any = a.engine.window
+    window._client = Mortal(a.client, [0, 90, 1000], die)
+    with pytest.raises(Killed):
+        feed(a, lines[30:])
+    a.fault = "killed"
+    again = feed(b, lines)
+    assert [x.status for x in again] == ["duplicate"] * len(lines)
+    assert [x.decision for x in again] == [x.decision for x in told]
+    b.mend()
+    b.mend()
+    assert b.log.folding() == {}
+    assert b.engine.ledger == alone.engine.ledger
+    for account in alone.engine.ledger:
+        np.testing.assert_array_equal(b.vector_of(account), alone.vector_of(account))
+    assert parity(b).differing == 0
 
 
 @pytest.mark.parametrize("cluster", [True], indirect=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import faulty
 import pytest
-from faulty import Pair, Target
+from faulty import Pair, Target, Worker
 
 ROUNDS: dict[str, tuple[list[Callable[[Target], None]], dict[str, float]]] = {
     "service killed": ([faulty.kill_service, faulty.kill_service], {}),
@@ -55,3 +55,15 @@ def test_a_standby_takes_over_and_the_old_writer_is_shut_out(tmp_path: Path) -> 
         assert there == here > 0
     finally:
         pair.close()
+
+
+def test_a_worker_over_a_shared_window_is_killed_in_the_middle_of_a_fold(tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    worker = Worker(tmp_path / "data", seed)
+    try:
+        for _ in range(3):
+            assert worker.round(faulty.kill_service).notes == []
+        assert len(worker.callers.answers) > 0
+    finally:
+        worker.close()

@@ -519,7 +519,7 @@ def dies(shoal: Shoal, lines: list[bytes], where: str) -> None:
         raise Killed
 
     window: Any = shoal.engine.window
-    window._client = Mortal(shoal.client, DEATHS[where], die)
+    window._client = Mortal(shoal.client, [DEATHS[where]], die)
     if where == "counted":
         shoal.first_answers.keep = killed  # type: ignore[assignment]
     shoal._record = killed  # type: ignore[method-assign]
@@ -589,7 +589,7 @@ def test_an_instance_that_slept_while_another_answered_gives_that_answer(
         b = start(data="two", **shared)
         theirs: list[Answer] = []
         window: Any = a.engine.window
-        window._client = Mortal(a.client, 200, lambda: theirs.extend(feed(b, lines)))
+        window._client = Mortal(a.client, [200], lambda: theirs.extend(feed(b, lines)))
         ours = feed(a, lines)
         assert [x.status for x in ours] == ["new"] * len(lines)
         assert [x.status for x in theirs] == ["duplicate"] * len(lines)
