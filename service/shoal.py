@@ -574,7 +574,7 @@ class Shoal:
         held = self.log.folding()
         for id in sorted(held.keys() & set(entries), key=parse_id):
             entry = self.log.entry(id)
-            # of an entry that a failover cost nothing was answered, and it is sent again
+            # an entry that was lost in a failover was answered to nobody: it is sent again
             events = [decode(body) for body in entry.events] if entry is not None else []
             known = self.first_answers.of(events)
             decisions = [known.get(e.event_id) for e in events]

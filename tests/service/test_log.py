@@ -18,6 +18,7 @@ from features.event import decode as decode_event
 from service.folder import OFFLINE
 from service.log import (
     STREAM,
+    BeingFolded,
     Entry,
     EventLog,
     LogCorrupted,
@@ -275,3 +276,34 @@ def test_a_log_of_format_1_is_read(client: redis.Redis, log: EventLog) -> None:
     assert engine.ledger["ring5"].cost == 2.5
     found = engine.sweep(everyone=True)
     assert sorted(found.clusters.size.tolist()) == [6]
+
+
+# --- entries that are folded next
+
+
+def test_an_event_is_in_one_entry_until_it_is_folded(log: EventLog) -> None:
+    first = log.append_to_fold([b"1", b"2"], ["one", "two"], [])
+    second = log.append_to_fold([b"3"], ["three"], [])
+    assert log.folding() == {first: ["one", "two"], second: ["three"]}
+    with pytest.raises(BeingFolded) as refused:
+        log.append_to_fold([b"4", b"2", b"3"], ["four", "two", "three"], [])
+    assert refused.value.entries == {first, second}
+    assert log.length() == 2
+    log.folded(["three"])
+    third = log.append_to_fold([b"4", b"2"], ["four", "two"], ["one", "two"])
+    assert log.folding() == {third: ["four", "two"]}
+    log.folded([])
+    log.folded(["four", "two"])
+    assert log.folding() == {}
+    assert [entry.events for entry in log.read()] == [[b"1", b"2"], [b"3"], [b"4", b"2"]]
+    assert [entry.answers for entry in log.read()] == [b"[]"] * 3
+
+
+def test_what_is_done_is_forgotten_even_if_the_batch_is_refused(log: EventLog) -> None:
+    first = log.append_to_fold([b"1"], ["one"], [])
+    log.append_to_fold([b"2"], ["two"], [])
+    with pytest.raises(BeingFolded):
+        log.append_to_fold([b"1"], ["one"], ["two"])
+    assert log.folding() == {first: ["one"]}
+    with pytest.raises(ValueError, match="at least one event"):
+        log.append_to_fold([], [], [])
