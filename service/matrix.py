@@ -94,7 +94,7 @@ class Sizes:
 
 SIZES: Mapping[str, Sizes] = {
     "full": Sizes(
-        train=(3, 4000, 3), headline=(21_200, 2), seeds={"T0": 1, "T1": 5, "T2": 2, "T3": 2},
+        train=(1, 12_000, 3), headline=(21_200, 2), seeds={"T0": 1, "T1": 5, "T2": 2, "T3": 2},
         base_rates=(0.001, 0.01), study=(5000, 3), small=(1500, 3), looped=(1000, 4), swept=(1200, 3), tiers=TIERS,
         knobs=len(KNOBS), all_values=True, poisons=(0.01, 0.05, 0.1), crowds=(0.1, 0.3),
         answers=len(ANSWERS), rounds=3,
