@@ -29,7 +29,7 @@ import numpy as np
 
 from detector import metrics
 from service import offline
-from service.demo import Served, stream
+from service.demo import Served, acted_on, stream
 
 POLICY = """
 version = "hop"
@@ -195,10 +195,8 @@ def over_http(folder: Path, events: Path, policy: Path, accounts: list[dict[str,
     """Arrival order over HTTP, clusters alone; an account is flagged when the service says review."""
     with Served(folder / "served", 0, "--policy", str(policy), "--model", "none") as url:
         found = stream(url, events, silent, look_every=20 * 24 * 3600 * 1000)
-        told = httpx.get(f"{url}/v1/accounts", params={"action": "review"}, timeout=60).json()[
-            "accounts"
-        ]
-    standing = {row["account_id"] for row in told}
+        with httpx.Client(base_url=url, timeout=60) as client:
+            standing = {row["account_id"] for row in acted_on(client, "review")}
     y = np.array([row["label"] == "1" for row in accounts])
     for title, flagged in (("at the end", standing), ("ever, as it streamed", set(found.alert_ms))):
         f = np.array([f"a{row['account']}" in flagged for row in accounts], float)

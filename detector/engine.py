@@ -248,6 +248,10 @@ class Engine:
             stood = self.standing.get(names[i])
             if stood is not None and stood.score is not None:
                 scores[i] = stood.score
+        verdicts = [
+            self.verdict(n, score)
+            for n, score in zip(sizes.tolist(), found.cluster_score.tolist(), strict=True)
+        ]
         proposed = _proposed(scores, [(action, level) for action, _, level, _ in self._levels])
         beside = _proposed(scores, [(action, level) for action, _, _, level in self._levels])
         told = zip(
@@ -264,7 +268,7 @@ class Engine:
             reasons: list[Reason] = []
             if place >= 0:
                 cluster_id = self.cluster_ids[place]
-                verdict = self.verdict(int(sizes[place]), float(found.cluster_score[place]))
+                verdict = verdicts[place]
                 if verdict > Action.allow:
                     # the cluster is the unit of decision, but who does not look the part himself is
                     # only near it: a crowd is not a ring

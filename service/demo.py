@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -199,9 +199,20 @@ def stream(url: str, path: Path, progress: Any, look_every: int = LOOK_EVERY) ->
 
 def look(client: httpx.Client, found: Found) -> None:
     client.post("/v1/sweep").raise_for_status()
-    told = client.get("/v1/accounts", params={"action": "challenge"}).raise_for_status().json()
-    for row in told["accounts"]:
+    for row in acted_on(client, "challenge"):
         found.acted(row["account_id"], Action[row["action"]], found.last_ms)
+
+
+def acted_on(client: httpx.Client, action: str) -> Iterator[dict[str, Any]]:
+    """Every account about which the service has done this or more, page by page."""
+    cursor: dict[str, str] = {}
+    while True:
+        asked = {"action": action, "limit": "10000", **cursor}
+        told = client.get("/v1/accounts", params=asked).raise_for_status().json()
+        yield from told["accounts"]
+        if told["next"] is None:
+            return
+        cursor = {"cursor": told["next"]}
 
 
 def show(out: Console, found: Found, truth_path: Path, url: str) -> None:
