@@ -648,7 +648,7 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
 
     @app.post("/v1/canaries", status_code=201)
     async def post_canary(body: CanaryIn, caller: Annotated[str, scoped("act")]) -> Any:
-        mark = shoal.secret.token("prompt", body.prompt_id)
+        mark = await aside(lambda: shoal.canary_mark(body.prompt_id))
         if mark in shoal.canaries:
             raise Problem(409, "Known already", "this prompt is a canary already: GET /v1/canaries")
         canary = await aside(

@@ -31,7 +31,10 @@ app = typer.Typer(
 models_app = typer.Typer(
     help="Model versions: list, show, promote, roll back.", no_args_is_help=True
 )
-keys_app = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
+keys_app = typer.Typer(
+    help="API keys: create, list, revoke. The identity key: rotate-identity, epochs.",
+    no_args_is_help=True,
+)
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
 audit_app = typer.Typer(help="What was done and by whom: list, verify, head.", no_args_is_help=True)
@@ -499,6 +502,61 @@ def keys_revoke(
     err.print(f"key {id} is revoked")
 
 
+@keys_app.command("rotate-identity")
+def keys_rotate_identity(
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Switch to the new key; goes on where it was killed.")
+    ] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="With --finish: before the overlap is over.")
+    ] = False,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="Give the rotation up, before the switch.")
+    ] = False,
+    data: DataOption = DATA,
+    records: RecordsOption = None,
+) -> None:
+    """Change the key of identifiers' hashes, in two steps, each while no service runs on DATA."""
+    from service import rotation
+    from service.folder import Folder, now_ms
+
+    if finish and cancel:
+        raise typer.BadParameter("--finish and --cancel are two ends of a rotation: give one")
+    if now and not finish:
+        raise typer.BadParameter("--now belongs to --finish")
+    folder = Folder(data)
+    rotation.refuse_misuse(folder, opened=finish or cancel, records_url=records)
+    with _records(data, records) as kept:
+        if cancel:
+            given_up = rotation.cancel(folder, kept, _actor())
+            err.print(f"the key of epoch {given_up.epoch} is destroyed; the one before it stays")
+        elif finish:
+            with err.status("renaming"):
+                told = rotation.finish(folder, kept, now_ms(), _actor(), early=now)
+            err.print(
+                f"renamed: {told.archived:,} events in the archive, {told.logged:,} in the hot log, "
+                f"{sum(told.records.values()):,} rows of the records; the old key is destroyed"
+            )
+            for id in told.dead_canaries:
+                err.print(f"canary {id} was not met in the overlap: plant it again")
+        else:
+            opened = rotation.begin(folder, kept, now_ms(), _actor())
+            err.print(
+                f"the key of epoch {opened.epoch} is made. Start the service: until the switch it "
+                f"notes how the two keys' hashes go together. `shoal keys epochs` says until when"
+            )
+
+
+@keys_app.command("epochs")
+def keys_epochs(data: DataOption = DATA) -> None:
+    """Epochs of the identity key, oldest first, and what is to be done next."""
+    from service import rotation
+    from service.folder import Folder
+
+    for line in rotation.epochs(Folder(data)):
+        out.print(line)
+
+
 @audit_app.command("list")
 def audit_list(
     after: Annotated[int, typer.Option(min=0, help="Rows after this number.")] = 0,
@@ -603,6 +661,7 @@ def _said_plainly() -> tuple[type[Exception], ...]:
     from service.database import RecordsError
     from service.folder import FolderProblem
     from service.log import LogError
+    from service.rotation import RotationProblem
     from service.scenario import ScenarioProblem
     from service.serve import ServeProblem
     from service.shoal import Unavailable
@@ -612,6 +671,7 @@ def _said_plainly() -> tuple[type[Exception], ...]:
     return (
         InputProblem, ModelProblem, PolicyProblem, TrainingProblem, ScenarioProblem, ServeProblem,
         FolderProblem, RecordsError, ValkeyError, LogError, SnapshotDamaged, Unavailable,
+        RotationProblem,
     )  # fmt: skip
 
 

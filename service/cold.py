@@ -30,11 +30,13 @@ import fcntl
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain, groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -69,6 +71,7 @@ from service.valkey import EmbeddedValkey
 ENTRY, ANSWER, BODY = f"{LOG}entry", f"{LOG}answer", f"{LOG}body"
 CONTROLS = b"shoal.controls"
 VERSION, FORMAT = b"shoal.format", b"1"
+EPOCH = b"shoal.epoch"  # by which epoch's key a file was rewritten, where one was
 FILE_EVENTS = 8 * GROUP_ROWS  # events in a file at most, give or take an entry
 
 _answers = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -155,28 +158,35 @@ class ColdLog:
                     _save(path, [left], file.schema.metadata)
         return erased
 
+    def rename(self, change: Callable[[list[bytes]], list[bytes]], epoch: int) -> int:
+        """Put other payloads in the place of each entry's, as many; returns how many events there are.
+
+        File by file, each as a whole, with a mark that it is of this `epoch`: after a crash it is asked
+        for again, and passes over what is marked.
+        """
+        events = 0
+        with self._alone():
+            for path in self.files():
+                if pq.read_schema(path).metadata.get(EPOCH) != b"%d" % epoch:
+                    renamed = [replace(e, events=change(e.events)) for e in _entries(path)]
+                    events += _save_entries(path, renamed, {EPOCH: b"%d" % epoch})
+        return events
+
+    def newest(self) -> int:
+        """When the latest event in it happened, epoch ms; 0 where there is none."""
+        told = 0
+        for path in self.files():
+            at = pq.read_table(path, columns=["occurred_at"]).column(0).cast(pa.int64())
+            told = max(told, pc.max(at).as_py() or 0)
+        return told
+
     def _write(self, day: str, entries: Sequence[Entry]) -> int:
         folder = self.folder / day
         if not folder.exists():
             folder.mkdir()
             sync_folder(self.folder)
-        controls = [
-            [e.id, e.name, base64.b64encode(e.body).decode()]
-            for e in entries
-            if e.kind == "control"
-        ]
-        rows = [
-            (e.id, body, answer)
-            for e in entries
-            for body, answer in zip(
-                e.events, _padded(_answers(e.answers or b"[]"), len(e.events)), strict=True
-            )
-        ]
-        groups = range(0, max(len(rows), 1), GROUP_ROWS)
-        tables = [_table(rows[i : i + GROUP_ROWS]) for i in groups]
         path = folder / f"{_padded_id(entries[0].id)}_{_padded_id(entries[-1].id)}.parquet"
-        _save(path, tables, {VERSION: FORMAT, CONTROLS: json.dumps(controls).encode()})
-        return len(rows)
+        return _save_entries(path, entries)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -253,8 +263,10 @@ def archive_all(folder: Folder) -> int:
     """Archive all that the embedded log of a data folder holds; returns how many events were new.
 
     Raises:
-        ValkeyError: a service runs on the folder; LogError: what it says.
+        ValkeyError: a service runs on the folder; LogError: what it says; FolderProblem: the switch to
+            another identity key has begun on it.
     """
+    folder.refuse_half_switched()
     with EmbeddedValkey(folder.valkey) as valkey:
         hot = EventLog(valkey.client())
         return History(hot, ColdLog(folder.cold)).archive(hot.last_id())
@@ -286,6 +298,26 @@ def _bodies(table: Any) -> list[bytes | None]:
         for row, event in zip(part.rows, part.events, strict=True):
             found[row] = encode(event)
     return found
+
+
+def _save_entries(
+    path: Path, entries: Sequence[Entry], marks: Mapping[bytes, bytes] = MappingProxyType({})
+) -> int:
+    """Write a file of these entries; returns how many events there are."""
+    controls = [
+        [e.id, e.name, base64.b64encode(e.body).decode()] for e in entries if e.kind == "control"
+    ]
+    rows = [
+        (e.id, body, answer)
+        for e in entries
+        for body, answer in zip(
+            e.events, _padded(_answers(e.answers or b"[]"), len(e.events)), strict=True
+        )
+    ]
+    groups = range(0, max(len(rows), 1), GROUP_ROWS)
+    tables = [_table(rows[i : i + GROUP_ROWS]) for i in groups]
+    _save(path, tables, {VERSION: FORMAT, CONTROLS: json.dumps(controls).encode(), **marks})
+    return len(rows)
 
 
 def _save(path: Path, tables: Sequence[Any], metadata: dict[bytes, bytes]) -> None:

@@ -1,6 +1,8 @@
 """The data folder: where everything that one Shoal keeps lies.
 
 identity.key   the key of the identifiers' hashes (0600); without it nothing can be matched again
+identity.rotation  while it is being changed: the next key, and how far that is (0600)
+identity.epochs    when each key before this one was destroyed
 valkey/        the embedded log
 cold/          the older part of the log, as Parquet, a folder a day
 snapshots/     the window's state, to start from
@@ -15,10 +17,15 @@ import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import msgspec
+
+from features.disk import sync_folder, whole
 from features.identity import Secret
 
 DEFAULT = "shoal-data"
+T = TypeVar("T")
 
 
 def now_ms() -> int:
@@ -28,6 +35,30 @@ def now_ms() -> int:
 
 class FolderProblem(RuntimeError):
     """The data folder cannot be used, and why."""
+
+
+class Rotation(msgspec.Struct, frozen=True):
+    """A change of the identity key that is under way (service/rotation.py). Times in epoch ms.
+
+    `since` is when the latest event in the log had happened when it was opened. `rest` is what tokens
+    are hashed with whose identifier was not met: they are told apart by it, and matched by nobody.
+    """
+
+    epoch: int  # of the next key; the first one that a folder has is of epoch 1
+    key: bytes
+    rest: bytes
+    opened_at: int
+    since: int
+    switching: bool = False  # the log may be of either key
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a service has to know of the identity key, and whether that is still so."""
+
+    epoch: int
+    key: bytes
+    rotation: Rotation | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +95,92 @@ class Folder:
         Raises:
             FolderProblem: the folder cannot be written, or the key file is not one.
         """
-        path = self.path / "identity.key"
         try:
-            return Secret(self._key(path))
+            return Secret(self._key(self._identity_key))
         except ValueError as problem:
-            raise FolderProblem(f"{path} is not an identity key: {problem}") from None
+            raise FolderProblem(f"{self._identity_key} is not an identity key: {problem}") from None
+
+    # --- the rotation of the identity key
+
+    def identity(self) -> Identity:
+        """The identity key as of now, made on first use. Raises FolderProblem like `secret`."""
+        rotation = self.rotation()
+        return Identity(len(self.past_epochs()) + 1, self._key(self._identity_key), rotation)
+
+    def rotation(self) -> Rotation | None:
+        """The rotation that is open, if one is. Raises FolderProblem."""
+        text = self._read(self._rotation)
+        return None if text is None else _decoded(self._rotation, text, Rotation)
+
+    def past_epochs(self) -> list[int]:
+        """When the key of each epoch before this one was destroyed. Raises FolderProblem."""
+        text = self._read(self._epochs)
+        return [] if text is None else _decoded(self._epochs, text, list[int])
+
+    def keep_rotation(self, rotation: Rotation) -> None:
+        """Note how far a rotation is; all or nothing. Raises FolderProblem."""
+        self._write(self._rotation, msgspec.json.encode(rotation))
+
+    def switch_key(self, rotation: Rotation) -> None:
+        """Put the next key in the place of the one there is. Raises FolderProblem."""
+        self._write(self._identity_key, rotation.key.hex().encode() + b"\n")
+
+    def end_rotation(self, rotation: Rotation, at: int) -> None:
+        """The last step: the key before this one is gone. May be repeated. Raises FolderProblem."""
+        ended = self.past_epochs()
+        if len(ended) + 1 < rotation.epoch:
+            self._write(self._epochs, msgspec.json.encode([*ended, at]))
+        self.drop_rotation()
+
+    def drop_rotation(self) -> None:
+        """Forget what is known of the rotation. Raises FolderProblem."""
+        try:
+            self._rotation.unlink(missing_ok=True)
+            sync_folder(self.path)
+        except OSError as problem:
+            raise self._unusable(problem) from None
+
+    def refuse_half_switched(self) -> None:
+        """Raises FolderProblem where the log may hold tokens of two keys."""
+        rotation = self.rotation()
+        if rotation is not None and rotation.switching:
+            raise FolderProblem(
+                f"the switch of {self.path} to the identity key of epoch {rotation.epoch} has begun "
+                f"and not ended: run `shoal keys rotate-identity --finish`, which goes on with it"
+            )
+
+    @property
+    def _identity_key(self) -> Path:
+        return self.path / "identity.key"
+
+    @property
+    def _rotation(self) -> Path:
+        return self.path / "identity.rotation"
+
+    @property
+    def _epochs(self) -> Path:
+        return self.path / "identity.epochs"
+
+    def _read(self, path: Path) -> bytes | None:
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as problem:
+            raise self._unusable(problem) from None
+
+    def _write(self, path: Path, text: bytes) -> None:
+        try:
+            with whole(path) as file:
+                os.fchmod(file.fileno(), 0o600)
+                file.write(text)
+        except OSError as problem:
+            raise self._unusable(problem) from None
+
+    def _unusable(self, problem: OSError) -> FolderProblem:
+        return FolderProblem(
+            f"the data folder {self.path} cannot be used: {problem.strerror}: {problem.filename}"
+        )
 
     def webhook_key(self) -> bytes:
         """The key that the secrets of webhooks are derived from, made on first use.
@@ -96,9 +208,14 @@ class Folder:
                     os.fsync(file.fileno())
             return bytes.fromhex(path.read_text().strip())
         except OSError as problem:
-            raise FolderProblem(
-                f"the data folder {self.path} cannot be used: {problem.strerror}: {problem.filename}"
-            ) from None
+            raise self._unusable(problem) from None
+
+
+def _decoded(path: Path, text: bytes, type_: type[T]) -> T:
+    try:
+        return msgspec.json.decode(text, type=type_)
+    except msgspec.DecodeError as problem:
+        raise FolderProblem(f"{path} cannot be read: {problem}") from None
 
 
 # Files read offline (train, evaluate, replay without a service) are hashed with a fixed key: nothing is

@@ -16,8 +16,8 @@ reader who resumes from a place that is gone is told so and does not skip the ga
 holds the token of the one writer, where there is to be only one (service/lease.py): an append with
 another is refused. `{shoal:log}:folding` is a hash from event_id to the entry that holds it, for the
 entries whose fold into a shared window has not come to its end: written in one step with the entry, so
-that a fold that nobody ends can be ended by anybody. (The braces keep all keys on one shard of a
-cluster.)
+that a fold that nobody ends can be ended by anybody. `{shoal:log}:epoch` says by which epoch's key it was
+last rewritten (service/rotation.py). (The braces keep all keys on one shard of a cluster.)
 
 Why so. Entry by entry an event costs an XADD; by the batch of 256 it costs under a microsecond.
 Events and the answers given to them are one entry, hence one write: after a crash an event is
@@ -33,6 +33,7 @@ sent again by the client and appear twice: the fold ignores a redelivered `event
 import re
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ NOTHING = "0-0"
 # Entries fetched at a time: of 256 events each, about 2 MB.
 CHUNK_ENTRIES = 64
 ZSTD_LEVEL = 1
+REWRITE_S = 60.0  # the longest that the rewriting of Valkey's file is waited for
 REPLICA_MS_MAX = 1000  # how long an append on a cluster waits for a replica
 
 FENCED = "another service has taken over this log"
@@ -151,6 +153,7 @@ class EventLog:
         self._stream = stream
         self._trimmed = f"{stream}:trimmed"
         self._folding = f"{stream}:folding"
+        self._epoch = f"{stream}:epoch"
         self.token: int | None = None  # of the one writer; None where anybody may append
 
     def append(self, payloads: Sequence[bytes], answers: bytes) -> str:
@@ -279,6 +282,49 @@ class EventLog:
         else:
             self._client.delete(draft)
         return dropped
+
+    def rename(self, change: Callable[[list[bytes]], list[bytes]], epoch: int) -> int:
+        """Put other payloads in the place of each entry's, as many; returns how many events there are.
+
+        The log then says, in the same step, that it is of this `epoch`; one that says so already stays
+        as it is (0). For whoever is alone with the log, and changes it once.
+        """
+        if self._client.get(self._epoch) == b"%d" % epoch:
+            return 0
+        draft = f"{self._stream}:draft"
+        self._client.delete(draft)
+        events = 0
+        for entry in self.read():
+            fields = encode_control(entry.name, entry.body)
+            if entry.kind == "events":
+                events += len(entry.events)
+                fields = encode_events(change(entry.events), entry.answers)
+            self._client.xadd(draft, fields, id=entry.id)
+        with self._client.pipeline(transaction=True) as both:
+            if self.length():
+                both.rename(draft, self._stream)
+            both.set(self._epoch, epoch)
+            both.execute()
+        return events
+
+    def rewrite_file(self) -> None:
+        """Have the embedded server write its file anew, so that what was dropped leaves the disk, too.
+
+        Raises redis.RedisError, a TimeoutError among them.
+        """
+        self._await_rewriting()
+        self._client.bgrewriteaof()
+        self._await_rewriting()
+
+    def _await_rewriting(self) -> None:
+        deadline = time.monotonic() + REWRITE_S
+        while True:
+            told = self._client.info("persistence")
+            if not told["aof_rewrite_in_progress"] and not told["aof_rewrite_scheduled"]:
+                return
+            if time.monotonic() > deadline:
+                raise redis.TimeoutError(f"Valkey has been rewriting its file for {REWRITE_S:g} s")
+            time.sleep(0.02)
 
     def _put_in_place(self, draft: str) -> None:
         if self.token is None:

@@ -38,6 +38,7 @@ from service.tables import (
     case_notes,
     cases,
     decisions,
+    deliveries,
     keys,
     labels,
 )
@@ -54,6 +55,16 @@ KEY_PREFIX = "shoal"
 ERASED = "[erased]"  # stands in notes where a name was
 TOLD_OF_CASES = ("size", "score", "kinds", "cost_usd", "paid_usd")  # of a case's body
 LOCAL = "local"  # who acts where nobody is asked for a key
+IDENTITY_KEY, SWITCH = "identity key", "switch"  # subject and action of the audit's row
+# Where evidence is shown, or quoted by people.
+_WITH_TOKENS: tuple[Column[Any], ...] = (
+    cases.c.body,
+    case_notes.c.text,
+    decisions.c.reasons,
+    deliveries.c.body,
+    labels.c.note,
+    canaries.c.note,
+)
 Say = Callable[[str, str, Mapping[str, Any]], AuditRow]
 _CURSOR = re.compile(r"c[0-9]{1,18}")
 
@@ -524,6 +535,41 @@ class Records:
             self._database.scrub()
         return dict(touched)
 
+    def rename_tokens(
+        self,
+        epoch: int,
+        text: Callable[[str], str],
+        mark: Callable[[str], tuple[str, bool]],
+        *,
+        by: str = LOCAL,
+    ) -> tuple[dict[str, int], list[int]]:
+        """Put the next identity key's tokens in the place of the old one's (service/rotation.py).
+
+        `text` renames within words; `mark` renames a canary's mark, and says whether prompts will bear
+        it again. Returns how many rows that touched, by table, and the canaries that are dead. The audit
+        tells of it in the same transaction; records that are of this epoch already stay as they are.
+        """
+        touched: Counter[str] = Counter()
+        dead: list[int] = []
+        with self._act(by) as (connection, say):
+            last = audit.last_about(connection, IDENTITY_KEY)
+            if last is None or (last.action, last.body.get("epoch")) != (SWITCH, epoch):
+                for column in _WITH_TOKENS:
+                    touched[column.table.name] += _rewrite(
+                        connection, column, "h:", lambda v: _each_text(v, text)
+                    )
+                for row in connection.execute(select(canaries.c.id, canaries.c.mark)).all():
+                    new, alive = mark(row.mark)
+                    connection.execute(
+                        update(canaries).where(canaries.c.id == row.id).values(mark=new)
+                    )
+                    touched[canaries.name] += 1
+                    if not alive:
+                        dead.append(row.id)
+                say(SWITCH, IDENTITY_KEY, {"epoch": epoch, "records": dict(touched)})
+        self._database.scrub()
+        return dict(touched), dead
+
     def decision_of_event(self, event_id: str) -> Decision | None:
         """The decision that was acted on at an event, if one was."""
         with self._read() as connection:
@@ -787,6 +833,17 @@ def _rewrite(
             connection.execute(update(column.table).where(key == id).values({column: left}))
             changed += 1
     return changed
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """A text, or a JSON value, with each of its texts changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_each_text(item, change) for item in value]
+    if isinstance(value, dict):
+        return {name: _each_text(item, change) for name, item in value.items()}
+    return value
 
 
 def _without(value: Any, word: str) -> Any:

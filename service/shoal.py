@@ -50,6 +50,7 @@ from detector.sweep import Sweep, look
 from features.catalog import Catalog
 from features.event import AnyEvent, InvalidEvent, Request, decode
 from features.feature import HOUR
+from features.kind import KIND
 from features.memory import MemoryWindow
 from features.redis import RedisKinds, RedisWindow
 from features.rows import F64, Names
@@ -65,12 +66,13 @@ from service.records import LOCAL, PAGE_ROWS_MAX, Records
 from service.records import Action as Proposed
 from service.records import Case as KeptCase
 from service.records import Decision as ActedOn
+from service.rotation import Overlap, refuse_other_key
 from service.valkey import EmbeddedValkey, FolderInUse, ValkeyError, connect, look_around, server_of
 
 SNAPSHOT_EVENTS = 500_000  # events between two snapshots: what a restart has to replay at most
 CHUNK = 512  # events folded between two chances for others to run
 SERVED_CHUNKS = 32  # chunks whose vectors are kept for a look at parity
-REWRITE_S = 60.0  # the longest that an erasure waits for an earlier rewriting of Valkey's file
+PROMPT = KIND["prompt"].family  # the family that canaries' marks are hashed in
 NO_TOKEN = 0  # nobody's: the first writer takes 1
 ERASED = "erasure"  # the control entry that tells of one
 STANDBY = "this is a standby: it answers reads, events go to the service that it follows"
@@ -128,7 +130,15 @@ class Shoal:
     ) -> None:
         self.folder, self.policy, self.model, self.clock = folder, policy, model, clock
         self.shared = state != "memory"
+        folder.refuse_half_switched()
         self.secret = folder.secret()
+        self._identity = folder.identity()
+        if self.shared and self._identity.rotation is not None:
+            raise Unavailable(
+                "a rotation of the identity key is open on this data folder, and over a shared log "
+                "there can be none yet: give it up with `shoal keys rotate-identity --cancel`"
+            )
+        self._overlap: Overlap | None = None
         self.records = Records(
             records_url or folder.records_url, clock=clock, anchors=folder.anchors
         )
@@ -194,6 +204,12 @@ class Shoal:
         elif self._token is None and not self.standby:
             self._token = self._lease.take(by_force=True)  # the folder is ours
         self.log.token = NO_TOKEN if self.standby or self._token is None else self._token
+        self._open_overlap()
+
+    def _open_overlap(self) -> None:
+        """Where the identity key is being rotated, take notes of it, from nothing."""
+        if self._identity.rotation is not None:
+            self._overlap = Overlap(self.secret, self._identity.rotation, self.client)
 
     def _open_folder(self) -> None:
         """Run the folder's Valkey; where another service does, and we may be its second, use that."""
@@ -312,6 +328,8 @@ class Shoal:
                 with self._looking, self.lock:  # whoever is still inside `ingest` fails first
                     if self._stopping.is_set():
                         return
+                    if not self.shared:
+                        refuse_other_key(self.folder, self._identity)
                     if not self.shared and not self._reachable():
                         if self._valkey is not None:
                             self._valkey.stop()
@@ -356,6 +374,7 @@ class Shoal:
             return
         with self.lock:
             self._follow(self._at)
+        refuse_other_key(self.folder, self._identity)
         token = self._lease.take()
         if token is None:
             return
@@ -363,6 +382,7 @@ class Shoal:
             # from here on nobody else can append: what the log holds now is all there is
             self._token = self.log.token = token
             self.standby = self._warm = False
+            self._open_overlap()
             self._follow(self._at)
             _log.warning("took over as the writer of the log", events=self.accepted, token=token)
         self.look(everyone=True)
@@ -495,6 +515,8 @@ class Shoal:
     def _fold_then_log(self, events: Sequence[AnyEvent]) -> list[Answer]:
         answered, refused = self.engine.ingest(events)
         new = [i for i, d in enumerate(answered.decisions) if d is not None]
+        if self._overlap is not None:
+            self._overlap.note(answered.sealed.events)
         if new:
             entry = self.log.append(
                 [answered.sealed.bodies[i] for i in new],
@@ -626,12 +648,27 @@ class Shoal:
                     )
                 )
             if self.canaries and type(event) is Request and event.prompt_id is not None:
-                mark = self.secret.token("prompt", event.prompt_id)
+                mark = self._mark(event.prompt_id)
                 if mark in self.canaries:
                     self.records.hit_canary(mark, event.account_id, event.event_id, at)
         if acted:
             self.records.add_decisions(acted)
             self._written |= written
+
+    def canary_mark(self, prompt_id: str) -> str:
+        """The mark that the requests with this prompt bear; in an overlap the next one is noted, too.
+
+        Raises Unavailable.
+        """
+        try:
+            if self._overlap is not None:
+                self._overlap.note_one(PROMPT, prompt_id)
+        except redis.RedisError as problem:
+            raise Unavailable(f"the log cannot be used: {problem}") from None
+        return self._mark(prompt_id)
+
+    def _mark(self, prompt_id: str) -> str:
+        return self.secret.token(PROMPT, prompt_id)
 
     # --- looking at the links
 
@@ -831,6 +868,10 @@ class Shoal:
                 raise Unavailable(self.fault)
             self.fault = "erasing an account"
             needle, began = _encode(account_id), self.clock()
+
+            def hers(body: bytes) -> bool:
+                return needle in body and decode(body).account_id == account_id
+
             snapshots = 0
             try:
                 log_before, state_before = digest_of_log(self.history.read()), self._digest()
@@ -839,14 +880,14 @@ class Shoal:
                     old.unlink()
                     snapshots += 1
                 self._stop_archiver()
+                if self._overlap is not None:
+                    self._overlap.forget(self.history.read, hers)
                 erased = self.records.erase_account(account_id)
-                found = self.history.cold.erase(account_id) + self.log.rewrite(
-                    lambda body: needle in body and decode(body).account_id == account_id
-                )
+                found = self.history.cold.erase(account_id) + self.log.rewrite(hers)
                 self._written.pop(account_id, None)
                 if found:
                     self.log.append_control(ERASED)  # for those who follow
-                    self._rewrite_file()
+                    self.log.rewrite_file()
                 self.recover()
                 if not found and not any(erased.values()):
                     return None
@@ -869,22 +910,6 @@ class Shoal:
 
     def _digest(self) -> str:
         return digest_of_state(self.engine.window.save())  # type: ignore[attr-defined]
-
-    def _rewrite_file(self) -> None:
-        """Have Valkey write its file anew, so that what was dropped leaves the disk, too."""
-        self._await_rewriting()
-        self.client.bgrewriteaof()
-        self._await_rewriting()
-
-    def _await_rewriting(self) -> None:
-        deadline = time.monotonic() + REWRITE_S
-        while True:
-            told = self.client.info("persistence")
-            if not told["aof_rewrite_in_progress"] and not told["aof_rewrite_scheduled"]:
-                return
-            if time.monotonic() > deadline:
-                raise redis.TimeoutError(f"Valkey has been rewriting its file for {REWRITE_S:g} s")
-            time.sleep(0.02)
 
 
 class FirstAnswers:

@@ -1,0 +1,338 @@
+"""The rotation of the identity key: as if it had never changed, and nothing of the old one is left."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from served import START, Start, a_ring, one
+from test_cli import Run, run  # noqa: F401  (a fixture)
+from test_shoal import feed
+
+from detector.engine import Engine
+from detector.policy import read_policy
+from detector.sweep import look
+from features.catalog import Catalog
+from features.event import AnyEvent, decode, encode
+from features.identity import Secret, canonical, replace_identifiers
+from features.memory import MemoryWindow
+from features.plan import plan
+from features.rows import Kinds, Names
+from features.seal import Sealer
+from service import rotation
+from service.cold import ColdLog, History, archive_all
+from service.folder import Folder, FolderProblem, Rotation
+from service.log import EventLog
+from service.records import Records
+from service.rotation import PAIRS, Overlap, Renaming, RotationProblem
+from service.shoal import Shoal, Unavailable
+from service.valkey import EmbeddedValkey
+
+OLD, NEW = Secret(b"the key of epoch one"), Secret(b"the key of epoch two")
+ROTATION = Rotation(2, b"the key of epoch two", b"the key of what was not met", 0, 0)
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey(tmp_path_factory.mktemp("valkey") / "data") as running:
+        yield running
+
+
+def sealer(secret: Secret) -> Sealer:
+    return Sealer(secret, Kinds(()), Names())
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_renamed_event_is_what_the_next_key_would_have_sealed(
+    valkey: EmbeddedValkey, any_event: st.SearchStrategy[AnyEvent], data: st.DataObject
+) -> None:
+    client = valkey.client()
+    client.delete(PAIRS)
+    events = data.draw(st.lists(any_event, min_size=1, max_size=4))
+    overlap = Overlap(OLD, ROTATION, client)
+    sealed, _ = sealer(OLD).seal([decode(encode(e)) for e in events])
+    overlap.note(sealed.events)
+    anew, _ = sealer(NEW).seal([decode(encode(e)) for e in events])
+    assert Renaming(client, ROTATION.rest).bodies(sealed.bodies) == anew.bodies
+
+
+# --- as if the key had never changed
+
+_KEYS = st.sampled_from(["x", "y", "z", "h:" + "ab" * 16, "h:the edge's own"])
+_NEEDED: dict[str, dict[str, Any]] = {"payment": {"kind": "card_added"}, "request": {"status": 200}}
+_VALUES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "account_signup": {
+        "device_id": _KEYS,
+        "ip": st.integers(1, 4).map(lambda n: f"192.0.2.{n}"),
+        "phone": st.integers(1, 4).map(lambda n: f"+493012345{n}00"),
+        "email": st.integers(1, 3).map(lambda n: f"who{n}@own.example"),
+        "promo_id": _KEYS,
+    },
+    "payment": {
+        "instrument_id": _KEYS,
+        "billing_address_id": _KEYS,
+        "entities": st.dictionaries(st.sampled_from(["funded_by", "paid_to"]), _KEYS),
+    },
+    "request": {
+        "device_id": _KEYS,
+        "workspace_id": _KEYS,
+        "chain_root": _KEYS,
+        "chain": st.lists(_KEYS, min_size=1, max_size=3),
+        "minted_refs": st.lists(_KEYS, max_size=2),
+        "emitted_refs": st.lists(_KEYS, max_size=2),
+    },
+    "ownership_declared": {
+        "owners": st.lists(
+            st.fixed_dictionaries(
+                {"owner": _KEYS, "share": st.just(0.5), "of": _KEYS | st.just("self")}
+            ),
+            max_size=2,
+        ),
+    },
+}
+
+
+@st.composite
+def a_log(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Events as they are sent, some of them twice; in order, minutes or weeks apart."""
+    told: list[dict[str, Any]] = []
+    t = START
+    for n in range(draw(st.integers(1, 14))):
+        if told and draw(st.integers(0, 4)) == 0:
+            told.append(draw(st.sampled_from(told)))
+            continue
+        t += draw(st.sampled_from([60_000, 86_400_000, 20 * 86_400_000]))
+        type_ = draw(st.sampled_from(sorted(_VALUES)))
+        more = draw(st.fixed_dictionaries({}, optional=_VALUES[type_]))
+        account = f"a{draw(st.integers(0, 3))}"
+        more |= _NEEDED.get(type_, {})
+        told.append(one(n, account, type_) | more | {"occurred_at": t})
+    return told
+
+
+def identifiers(events: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    found: set[tuple[str, str]] = set()
+
+    def meet(family: str, value: str) -> str:
+        found.add((family, value))
+        return value
+
+    for event in map(decoded, events):
+        canonical(event)
+        replace_identifiers(event, meet)
+    return found
+
+
+def decoded(event: dict[str, Any]) -> AnyEvent:
+    return decode(msgspec.json.encode(event))
+
+
+def shape(window: MemoryWindow) -> list[tuple[int, list[tuple[int, int]]]]:
+    """Who was seen on the same entity, and when, whatever its name."""
+    seen = window.sightings()
+    by: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    rows = zip(*(c.tolist() for c in (seen.kind, seen.entity, seen.owner, seen.last)), strict=True)
+    for kind, entity, owner, last in rows:
+        by.setdefault((kind, entity), []).append((owner, last))
+    return sorted((kind, sorted(who)) for (kind, _), who in by.items())
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(a_log(), st.data())
+def test_features_and_links_are_those_of_a_key_that_never_changed(
+    valkey: EmbeddedValkey, log: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    opened = data.draw(st.integers(0, len(log)), "opened")
+    switched = data.draw(st.integers(opened, len(log)), "switched")
+    before, between, after = log[:opened], log[opened:switched], log[switched:]
+    # what comes again after the switch was met in the overlap: the overlap is there to see to that
+    stale = identifiers(before) - identifiers(between)
+    after = [e for e in after if not identifiers([e]) & stale]
+    client = valkey.client()
+    client.delete(PAIRS)
+
+    window = MemoryWindow(Catalog())
+    never, _ = sealer(OLD).seal([*map(decoded, before + between + after)])
+    expected = window.fold(never.rows)
+
+    overlap, old = Overlap(OLD, ROTATION, client), sealer(OLD)
+    first, _ = old.seal([*map(decoded, before)])
+    second, _ = old.seal([*map(decoded, between)])
+    overlap.note(second.events)
+    new, turned = sealer(NEW), MemoryWindow(Catalog())
+    bodies = Renaming(client, ROTATION.rest).bodies([*first.bodies, *second.bodies])
+    assert not {t for b in bodies for t in tokens(b)} & ours(first.bodies + second.bodies)
+    third, _ = new.seal([*map(decoded, after)])
+    parts = [turned.fold(new.read(bodies).rows), turned.fold(third.rows)]
+    for name in ("vectors", "status", "ordinal"):
+        found = np.concatenate([getattr(p, name) for p in parts])
+        np.testing.assert_array_equal(found, getattr(expected, name))
+    assert shape(turned) == shape(window)
+
+
+def tokens(body: bytes) -> set[str]:
+    return {t.decode() for t in re.findall(rb"h:[0-9a-f]{32}", body)}
+
+
+def ours(bodies: list[bytes]) -> set[str]:
+    """Tokens that we made: all but what an edge sends in these tests."""
+    return {t for b in bodies for t in tokens(b)} - {"h:" + "ab" * 16}
+
+
+def test_an_overlap_is_as_long_as_anything_counts() -> None:
+    p = plan(Catalog())
+    assert rotation.overlap_ms() > max(p.sets[:, 3].max(), p.tallies[:, 2].max())
+
+
+# --- a whole service
+
+
+def parts() -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """A ring before, in and after the overlap; the last part shows what the others have, and more."""
+    ring = a_ring(18)
+    late = [
+        one(500 + n, f"late{n}", "account_signup", device_id="shared", ip="203.0.113.9")
+        for n in range(4)
+    ] + [
+        one(520 + n, f"late{n}", "payment", kind="card_added", instrument_id="card", device_id="shared")
+        for n in range(4)
+    ]
+    strange = one(490, "silent", "account_signup", device_id="seen once", phone="+4915112345678")
+    return (
+        [*ring[:60], msgspec.json.encode(strange)],
+        [*ring[60:], ring[45]],  # one of them again
+        [*(msgspec.json.encode(e) for e in late), ring[70]],
+    )
+
+
+def clusters(shoal: Shoal) -> list[dict[str, Any]]:
+    shoal.look(everyone=True)
+    return [{k: v for k, v in c.items() if k != "cluster_id"} for c in shoal.cluster_list()]
+
+
+def everything(shoal: Shoal) -> dict[str, Any]:
+    """What a service tells that does not show a token."""
+    accounts = sorted(shoal.engine.names[a] for a in shoal.engine.window.accounts()[0].tolist())
+    ring = clusters(shoal)
+    vectors = {a: list(map(str, shoal.vector_of(a))) for a in accounts}
+    return {
+        "clusters": ring, "vectors": vectors, "links": {a: shoal.links_of(a) for a in accounts}
+    }  # fmt: skip
+
+
+def told(answers: list[Any]) -> list[Any]:
+    return [msgspec.structs.replace(a, decision=None) for a in answers]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "data")
+
+
+def test_a_service_goes_on_as_if_nothing_had_happened(
+    start: Start, run: Run, folder: Folder, tmp_path: Path
+) -> None:
+    one_key = start(data="never")
+    before, between, after = parts()
+    expected = [feed(one_key, part) for part in (before, between, after)]
+
+    shoal = start()
+    found = [feed(shoal, before)]
+    shoal.snapshot()
+    shoal.close()
+    on = ("--data", folder.path)
+    ran = run("keys", "rotate-identity", *on)
+    assert (ran.code, ran.out) == (0, ""), ran
+    assert "epoch 2" in ran.err
+    shoal = start()
+    old = shoal.secret
+    found.append(feed(shoal, between))
+    mark = shoal.records.add_canary(shoal.canary_mark("a marked prompt"), "station").mark
+    dead = shoal.records.add_canary(old.token("prompt", "never met again"), "station")
+    assert clusters(shoal)
+    case = shoal.records.list_cases().cases[0]
+    shown = case.body["evidence"][0]
+    shoal.records.note_case(case.id, "ann", f"look at {shown['entity']}, {mark} and h:{'cd' * 16}")
+    shoal.records.decide_case(case.id, "ann", "suspend")  # nobody writes its body anew
+    shoal.close()  # with a snapshot
+    assert archive_all(folder) > 0
+    gone = {t for body in bodies(folder) for t in tokens(body)} | {mark, dead.mark}
+    assert len(gone) > 60
+    assert left_of(folder, gone), "or the search below would show nothing"
+    old_key = (folder.path / "identity.key").read_text().strip()
+
+    ran = run("keys", "rotate-identity", "--finish", "--now", *on)
+    assert (ran.code, ran.out) == (0, ""), ran
+    assert f"canary {dead.id} was not met" in ran.err
+    assert left_of(folder, gone) == []
+    keys = (folder.path / "identity.key").read_bytes()
+    assert holding(folder, old_key.encode()) == []
+    assert holding(folder, re.escape(bytes.fromhex(old_key))) == []
+    assert not (folder.path / "identity.rotation").exists()
+    assert bytes.fromhex(keys.decode()) != bytes.fromhex(old_key)
+
+    shoal = start()
+    found.append(feed(shoal, after))
+    assert [told(f) for f in found] == [told(e) for e in expected]
+    assert everything(shoal) == everything(one_key)
+    kept = shoal.records.get_case(case.id)
+    new = kept.body["evidence"][0]
+    assert new["entity"] != shown["entity"]
+    assert new["entity"] in new["text"]
+    token = f"h:{new['entity'][2:18]}"
+    assert any(token in t for b in bodies_of(shoal) for t in tokens(b))  # it can be looked up
+    (note,) = kept.notes
+    assert note.text.startswith(f"look at {new['entity']}, h:")
+    assert note.text.endswith(f" and h:{'cd' * 16}")  # nobody's token: perhaps an account
+    feed(shoal, [msgspec.json.encode(one(900, "caught", "request", status=200, prompt_id="a marked prompt"))])
+    assert shoal.records.label_history(account_id="caught")[0].source == "canary"
+    shoal.records.verify_audit()
+    actions = [r.action for r in shoal.records.list_audit() if r.subject == "identity key"]
+    assert actions == ["begin rotation", "switch"]
+
+
+def bodies_of(shoal: Shoal) -> list[bytes]:
+    return [b for e in shoal.history.read() for b in e.events]
+
+
+def bodies(folder: Folder) -> list[bytes]:
+    return list(logged(folder)[0])
+
+
+def logged(folder: Folder) -> tuple[list[bytes], list[bytes]]:
+    """Events, and everything else, that hot log and archive hold."""
+    cold = ColdLog(folder.cold)
+    with EmbeddedValkey(folder.valkey) as valkey:
+        entries = [*EventLog(valkey.client()).read(), *cold.read()]
+        rest = [repr((k, valkey.client().type(k))).encode() for k in valkey.client().keys()]
+    return [b for e in entries for b in e.events], rest + [
+        part for e in entries for part in (e.answers, e.body)
+    ]
+
+
+def left_of(folder: Folder, gone: set[str]) -> list[str]:
+    """Where tokens are still found: in files as they are, and in what packed ones hold."""
+    halves = {t[2:18] for t in gone}
+    raw = [re.escape(n) for h in halves for n in (bytes.fromhex(h), bytes.fromhex(h)[::-1])]
+    texts = [h.encode() for h in halves]
+    found = [str(p) for p in holding(folder, b"|".join([*raw, *texts]))]
+    events, rest = logged(folder)
+    packed = b"\n".join([*events, *rest])
+    for path in ColdLog(folder.cold).files():
+        packed += str(pq.read_table(path).to_pylist()).encode()
+        packed += str(pq.read_schema(path).metadata).encode()
+    return found + [h for h in halves if h.encode() in packed]
+
+
+def holding(folder: Folder, pattern: bytes) -> list[Path]:
+    files = [p for p in folder.path.rglob("*") if p.is_file()]
+    return [p for p in files if re.search(pattern, p.read_bytes())]
