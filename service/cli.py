@@ -554,7 +554,7 @@ def keys_epochs(data: DataOption = DATA) -> None:
     from service.folder import Folder
 
     for line in rotation.epochs(Folder(data)):
-        out.print(line)
+        out.print(line, soft_wrap=True)
 
 
 @audit_app.command("list")

@@ -1,6 +1,7 @@
 """A simulated world, a model of it, and started Shoals."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,8 +13,9 @@ import databases
 import httpx
 import msgspec
 import pytest
+import structlog
 import zstandard
-from served import Start, live
+from served import Ran, Run, Start, live
 
 from detector.model import Model, load
 from detector.policy import read_policy
@@ -91,6 +93,27 @@ def start(tmp_path: Path) -> Iterator[Start]:
             return shoal
 
         yield started
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """`run("models", "list")` as from a shell. An error that is no sentence fails the test."""
+    monkeypatch.setenv("TERMINAL_WIDTH", "100")
+
+    def ran(*words: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["shoal", *map(str, words)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return Ran(code, said.out, said.err)
+
+    yield ran
+    structlog.reset_defaults()  # `serve` points it at the stderr of its test
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,18 @@ READY_S = 60.0
 NDJSON = {"content-type": "application/x-ndjson"}
 START = 1_580_000_000_000
 Start = Callable[..., Shoal]  # the fixture `start`
+
+
+@dataclass
+class Ran:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ran]  # the fixture `run`
 
 
 def one(n: int, account: str = "a1", type: str = "login", **more: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,9 @@ import databases
 import httpx
 import polars as pl
 import pytest
-import structlog
 import typer.main
 import zstandard
-from served import START, Start, a_ring, live, one
+from served import START, Run, Start, a_ring, live, one
 
 from service import cli
 from service.demo import Served, same
@@ -29,37 +27,6 @@ KEYS = {
     "time": {"median_accounts", "median_events", "median_hours", "p90_hours", "rings_undetected"},
     "money": {"leaked_usd", "leaked_share", "break_even_share"},
 }
-
-
-@dataclass
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """`run("models", "list")` as from a shell. An error that is no sentence fails the test."""
-    monkeypatch.setenv("TERMINAL_WIDTH", "100")
-
-    def ran(*words: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["shoal", *map(str, words)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return Ran(code, said.out, said.err)
-
-    yield ran
-    structlog.reset_defaults()  # `serve` points it at the stderr of its test
 
 
 def lines(path: Path, *events: dict[str, Any] | str) -> Path:
@@ -294,7 +261,7 @@ def test_help_of_every_verb(run: Run) -> None:
         "simulate", "train", "evaluate", "replay", "serve", "archive", "demo", "bench", "models",
         "keys", "audit",
     }  # fmt: skip
-    assert len(verbs) == 22
+    assert len(verbs) == 24
     for verb in verbs:
         ran = run(*verb, "--help")
         assert (ran.code, ran.err) == (0, "")
