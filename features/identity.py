@@ -13,6 +13,8 @@ import ipaddress
 import unicodedata
 from collections.abc import Callable
 from functools import cache, lru_cache
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import phonenumbers
 from disposable_email_domains import blocklist
@@ -59,14 +61,19 @@ class Secret:
         if not 16 <= len(key) <= 64:
             raise ValueError(f"an identity key has 16 to 64 bytes, this one has {len(key)}")
         self._key = key
+        self._begun = cache(
+            lambda family: hashlib.blake2b(key=key, digest_size=16, person=_person(family))
+        )
 
     def token(self, family: str, value: str) -> str:
         """`h:` + 32 hex digits for a canonical value of this family; `h:…` is returned as is."""
-        if value.startswith("h:"):
-            return value
-        state = hashlib.blake2b(key=self._key, digest_size=16, person=_person(family))
+        return value if value.startswith("h:") else "h:" + self.digest(family, value).hex()
+
+    def digest(self, family: str, value: str) -> bytes:
+        """The 16 bytes of a token, of a value that is not one."""
+        state = self._begun(family).copy()
         state.update(value.encode())
-        return "h:" + state.hexdigest()
+        return state.digest()
 
     def start(self, family: str) -> U64:
         """Where a compiled hash of this family begins (features/blake2b.py)."""
@@ -223,29 +230,54 @@ def _canonical_contact(event: AccountSignup | PhoneVerified) -> None:
         event.email_shape = event.email_shape or email_shape(local)
 
 
-def replace_identifiers(event: AnyEvent, change: Callable[[str, str], str]) -> None:
-    """Put `change(family, value)` in the place of every identifier of an event, hashed or canonical.
+def identifiers(event: AnyEvent) -> list[tuple[str, str]]:
+    """(family, value) of every identifier of an event, hashed or canonical.
 
-    What the walk of features/seal.py hashes and what this meets is the same; the tests hold the two
-    together.
+    What the walk of features/seal.py hashes and what this and `replace_identifiers` meet is the same;
+    the tests hold them together.
     """
-    for field, family in _identifiers(type(event)):
-        value = getattr(event, field)
-        if value is None:
-            continue
-        many = isinstance(value, list)
-        told = [change(family, v) for v in value] if many else change(family, value)
-        setattr(event, field, told)
+    of = _identifiers(type(event))
+    found = []
+    for family, value in zip(of.families, of.values(event), strict=True):
+        if type(value) is str:
+            found.append((family, value))
+        elif value is not None:
+            found += [(family, v) for v in value]
     if event.entities:
-        event.entities = {kind: change(NS, value) for kind, value in event.entities.items()}
-    if isinstance(event, OwnershipDeclared):
+        found += [(NS, value) for value in event.entities.values()]
+    if type(event) is OwnershipDeclared:
         for owner in event.owners or ():
-            owner.owner = change(FAMILY_OF["owner"], owner.owner)
+            found.append((FAMILY_OF["owner"], owner.owner))
             if owner.of != "self":
-                owner.of = change(FAMILY_OF["of"], owner.of)
+                found.append((FAMILY_OF["of"], owner.of))
+    return found
+
+
+def replace_identifiers(event: AnyEvent, change: Callable[[str], str]) -> None:
+    """Put `change(value)` in the place of every identifier of an event."""
+    for field in _identifiers(type(event)).fields:
+        value = getattr(event, field)
+        if value is not None:
+            told = change(value) if type(value) is str else [change(v) for v in value]
+            setattr(event, field, told)
+    if event.entities:
+        event.entities = {kind: change(value) for kind, value in event.entities.items()}
+    if type(event) is OwnershipDeclared:
+        for owner in event.owners or ():
+            owner.owner = change(owner.owner)
+            if owner.of != "self":
+                owner.of = change(owner.of)
+
+
+class _Identifiers(NamedTuple):
+    """The fields of an event type that hold identifiers, their families, and what reads them."""
+
+    fields: tuple[str, ...]
+    families: tuple[str, ...]
+    values: Callable[[AnyEvent], tuple[Any, ...]]
 
 
 @cache
-def _identifiers(cls: type[AnyEvent]) -> tuple[tuple[str, str], ...]:
-    """The fields of an event type that hold identifiers, and their families."""
-    return tuple((f, FAMILY_OF[f]) for f in cls.__struct_fields__ if f in FAMILY_OF)
+def _identifiers(cls: type[AnyEvent]) -> _Identifiers:
+    fields = tuple(f for f in cls.__struct_fields__ if f in FAMILY_OF)
+    return _Identifiers(fields, tuple(FAMILY_OF[f] for f in fields), attrgetter(*fields))

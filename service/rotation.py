@@ -20,9 +20,10 @@ this order. Between the first step and the last no service starts on the folder.
 import hashlib
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 from typing import cast
 
 import msgspec
@@ -30,7 +31,7 @@ import redis
 
 from features.catalog import Catalog
 from features.event import AnyEvent, decode, encode
-from features.identity import Secret, replace_identifiers
+from features.identity import Secret, identifiers, replace_identifiers
 from features.plan import CUSTOM_SPAN, LATE, plan
 from service.cold import ColdLog
 from service.folder import Folder, FolderProblem, Identity, Rotation
@@ -73,19 +74,11 @@ class Overlap:
 
         Raises redis.RedisError.
         """
-        new: list[tuple[str, str]] = []
-
-        def meet(family: str, value: str) -> str:
-            if (family, value) not in self._met:
-                self._met.add((family, value))
-                new.append((family, value))
-            return value
-
-        for event in events:
-            replace_identifiers(event, meet)
-        self._keep(new)
+        found = {i for event in events for i in identifiers(event)} - self._met
+        self._keep(found)
         if len(self._met) > MET:
             self._met.clear()
+        self._met |= found
 
     def note_one(self, family: str, value: str) -> None:
         """The same, of one identifier."""
@@ -104,19 +97,21 @@ class Overlap:
             self._client.hdel(PAIRS, *own)
         self._met.clear()
 
-    def _keep(self, identifiers: Sequence[tuple[str, str]]) -> None:
+    def _keep(self, found: Iterable[tuple[str, str]]) -> None:
         made: dict[bytes, bytes] = {}
-        with self._client.pipeline(transaction=False) as told:
-            for family, value in identifiers:
-                if not value.startswith("h:"):
-                    made[_bytes(self._old.token(family, value))[:8]] = _bytes(
-                        self._new.token(family, value)
-                    )
-                elif TOKEN.fullmatch(value):  # an edge's; unless it is one of ours that came back
-                    told.hsetnx(PAIRS, _bytes(value)[:8], _bytes(value))
-            if made:
-                told.hset(PAIRS, mapping=made)  # type: ignore[arg-type]
-            told.execute()
+        theirs = []
+        for family, value in found:
+            if not value.startswith("h:"):
+                made[self._old.digest(family, value)[:8]] = self._new.digest(family, value)
+            elif TOKEN.fullmatch(value):  # an edge's; unless it is one of ours that came back
+                theirs.append(_bytes(value))
+        if made or theirs:
+            with self._client.pipeline(transaction=False) as told:
+                for token in theirs:
+                    told.hsetnx(PAIRS, token[:8], token)
+                if made:
+                    told.hset(PAIRS, items=[*chain.from_iterable(made.items())])
+                told.execute()
 
 
 def refuse_other_key(folder: Folder, began_with: Identity) -> None:
@@ -145,7 +140,7 @@ class Renaming:
         """
         new = self._new_of(set().union(*map(_halves, bodies)))
 
-        def change(_: str, value: str) -> str:
+        def change(value: str) -> str:
             return "h:" + new[_bytes(value)[:8]].hex() if TOKEN.fullmatch(value) else value
 
         return [_changed(body, change) for body in bodies]
@@ -228,7 +223,12 @@ def refuse_misuse(folder: Folder, opened: bool, records_url: str | None) -> None
 
 
 def epochs(folder: Folder) -> list[str]:
-    """What there is to say of each epoch's key, a line each. Raises FolderProblem."""
+    """What there is to say of each epoch's key, a line each.
+
+    Raises FolderProblem: it has none, or it cannot be read.
+    """
+    if not (folder.path / "identity.key").exists():
+        raise FolderProblem(f"{folder.path} has no identity key yet: the first start makes one")
     past, rotation = folder.past_epochs(), folder.rotation()
     told = [f"epoch {n}  destroyed {_date(at)}" for n, at in enumerate(past, 1)]
     now = len(past) + 1
@@ -272,8 +272,8 @@ def begin(folder: Folder, records: Records, now: int, by: str = LOCAL) -> Rotati
             opened_at=now,
             since=_newest(folder, client),
         )
-        folder.keep_rotation(rotation)
         records.audit(by, "begin rotation", IDENTITY_KEY, {"epoch": rotation.epoch})
+        folder.keep_rotation(rotation)
     return rotation
 
 
@@ -290,11 +290,12 @@ def cancel(folder: Folder, records: Records, by: str = LOCAL) -> Rotation:
             "the switch has begun, and the log may be of either key: go on with --finish"
         )
     with EmbeddedValkey(folder.valkey) as valkey:
-        client = valkey.client()
+        records.audit(by, "cancel rotation", IDENTITY_KEY, {"epoch": rotation.epoch})
+        # first: a rotation that has lost its pairs must not look like one that has them
         folder.drop_rotation()
+        client = valkey.client()
         client.delete(PAIRS)
         EventLog(client).rewrite_file()
-        records.audit(by, "cancel rotation", IDENTITY_KEY, {"epoch": rotation.epoch})
     return rotation
 
 
@@ -420,7 +421,7 @@ class _When(msgspec.Struct):
     occurred_at: int
 
 
-def _changed(body: bytes, change: Callable[[str, str], str]) -> bytes:
+def _changed(body: bytes, change: Callable[[str], str]) -> bytes:
     if _TOKENS.search(body) is None:
         return body  # byte for byte, whoever has written it
     event = decode(body)

@@ -4,6 +4,8 @@ import errno
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from test_shoal import feed
 from detector.policy import read_policy
 from features.catalog import Catalog
 from features.event import AnyEvent, decode, encode
-from features.identity import Secret, canonical, replace_identifiers
+from features.identity import Secret, canonical, identifiers
 from features.memory import MemoryWindow
 from features.plan import plan
 from features.rows import Kinds, Names
@@ -118,17 +120,12 @@ def a_log(draw: st.DrawFn) -> list[dict[str, Any]]:
     return told
 
 
-def identifiers(events: list[dict[str, Any]]) -> set[tuple[str, str]]:
-    found: set[tuple[str, str]] = set()
-
-    def meet(family: str, value: str) -> str:
-        found.add((family, value))
-        return value
-
-    for event in map(decoded, events):
+def met(events: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    """The identifiers in events as they are sent."""
+    sent = [*map(decoded, events)]
+    for event in sent:
         canonical(event)
-        replace_identifiers(event, meet)
-    return found
+    return {i for event in sent for i in identifiers(event)}
 
 
 def decoded(event: dict[str, Any]) -> AnyEvent:
@@ -154,8 +151,8 @@ def test_features_and_links_are_those_of_a_key_that_never_changed(
     switched = data.draw(st.integers(opened, len(log)), "switched")
     before, between, after = log[:opened], log[opened:switched], log[switched:]
     # what comes again after the switch was met in the overlap: the overlap is there to see to that
-    stale = identifiers(before) - identifiers(between)
-    after = [e for e in after if not identifiers([e]) & stale]
+    stale = met(before) - met(between)
+    after = [e for e in after if not met([e]) & stale]
     client = valkey.client()
     client.delete(PAIRS)
 
@@ -487,6 +484,24 @@ def test_a_switch_that_is_killed_goes_on(
     assert outcome(folder) == uninterrupted
 
 
+def test_a_switch_whose_process_is_killed_goes_on(
+    prepared: Path, uninterrupted: dict[str, Any], folder: Folder
+) -> None:
+    shutil.copytree(prepared, folder.path)
+    words = ["keys", "rotate-identity", "--finish", "--now", "--data", str(folder.path)]
+    with subprocess.Popen([sys.executable, "-m", "service.cli", *words]) as command:
+        while command.poll() is None:
+            open_ = folder.rotation()
+            if open_ is None or open_.switching:
+                command.kill()
+                break
+    if folder.rotation() is not None:
+        finish(folder)
+    found = outcome(folder)
+    assert len(found.pop("epochs")) == 1  # by the clock, if it was quicker than we
+    assert found == {k: v for k, v in uninterrupted.items() if k != "epochs"}
+
+
 def test_what_the_crashes_leave_is_worth_comparing(
     prepared: Path, uninterrupted: dict[str, Any]
 ) -> None:
@@ -514,6 +529,7 @@ def test_misuse_is_told_in_a_sentence(start: Start, run: Run, folder: Folder) ->
     assert "no rotation of the identity key is open" in refused("--finish")
     assert "no rotation of the identity key is open" in refused("--cancel")
     assert "holds no log of its own" in refused()
+    assert "no identity key" in run("keys", "epochs", *on).err
     assert not folder.path.exists()  # none of them has made anything
     assert "--now belongs to --finish" in refused("--now")
     assert "give one" in refused("--finish", "--cancel")
@@ -612,16 +628,21 @@ def test_a_token_that_an_edge_has_made_stays(start: Start, run: Run, folder: Fol
         one(n, f"a{n}", "account_signup", device_id=d) for n, d in enumerate((edge, upper, other))
     ]
     feed(shoal, [msgspec.json.encode(e) for e in hashed])
-    ours_ = shoal.secret.token("device", "seen raw and as our own token")
-    raw = one(8, "a8", device_id="seen raw and as our own token")
-    again = one(9, "a9", device_id=ours_)  # from one who holds the old key, too
-    feed(shoal, [msgspec.json.encode(again), msgspec.json.encode(raw)])
+    own, raw = [], ["raw first", "raw last"]
+    for n, value in enumerate(raw):
+        token = shoal.secret.token("device", value)  # from one who holds the old key, too
+        own.append(token)
+        for m, device in enumerate((value, token) if n == 0 else (token, value)):
+            sent = one(10 + 2 * n + m, f"b{n}{m}", device_id=device)
+            feed(shoal, [msgspec.json.encode(sent)])
     shoal.close()
     assert run("keys", "rotate-identity", "--finish", "--now", "--data", folder.path).code == 0
     shoal = start()
     devices = [decode(b).device_id for b in bodies_of(shoal)]
     assert devices[:3] == [edge, upper.lower(), other]
-    assert devices[3] == devices[4] == shoal.secret.token("device", raw["device_id"]) != ours_
+    new = [shoal.secret.token("device", value) for value in raw]
+    assert devices[3:] == [new[0], new[0], new[1], new[1]]
+    assert not {*new} & {*own}
 
 
 def test_a_standby_of_another_key_does_not_take_over(start: Start, folder: Folder) -> None:
@@ -650,3 +671,28 @@ def test_over_a_shared_log_there_is_none(
     folder.keep_rotation(ROTATION)
     with pytest.raises(Unavailable, match="--cancel"):
         start(state=valkey.url)
+
+
+def test_records_of_every_database_are_renamed_once(database: Callable[[], str]) -> None:
+    with Records(database(), clock=lambda: 5) as records:
+        member = "h:" + "12" * 16  # an account's name may look like a token
+        body = {"members": [member], "evidence": [{"entity": f"h:{'34' * 8}…", "text": "(h:…)"}]}
+        records.open_or_update_case("k", "review", body)
+        records.add_canary("h:" + "56" * 16, "station")
+        calls = []
+
+        def text(words: str) -> str:
+            calls.append(words)
+            return words.replace("34" * 8, "43" * 8)
+
+        told, dead = records.rename_tokens(2, text, lambda m: (m.replace("56", "65"), False))
+        assert (told["cases"], told["canaries"], dead) == (1, 1, [1])
+        seen = len(calls)
+        assert records.rename_tokens(2, text, lambda m: (m, True)) == ({}, [])
+        assert len(calls) == seen > 0
+        assert records.list_canaries()[0].mark == "h:" + "65" * 16
+        (case,) = records.list_cases().cases
+        assert case.body["evidence"][0]["entity"] == f"h:{'43' * 8}…"
+        records.audit("ann", "begin rotation", "identity key", {"epoch": 3})
+        records.rename_tokens(3, text, lambda m: (m, True))
+        assert len(calls) > seen
