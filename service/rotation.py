@@ -141,7 +141,9 @@ class Renaming:
         new = self._new_of(set().union(*map(_halves, bodies)))
 
         def change(value: str) -> str:
-            return "h:" + new[_bytes(value)[:8]].hex() if TOKEN.fullmatch(value) else value
+            if not TOKEN.fullmatch(value) or new[_bytes(value)[:8]] == _bytes(value):
+                return value
+            return "h:" + new[_bytes(value)[:8]].hex()
 
         return [_changed(body, change) for body in bodies]
 

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from served import START, Run, Start, a_ring, one
 from test_shoal import feed
 
+from detector.engine import Engine
 from detector.policy import read_policy
+from detector.sweep import look
 from features.catalog import Catalog
 from features.event import AnyEvent, decode, encode
 from features.identity import Secret, canonical, identifiers
@@ -173,6 +175,45 @@ def test_features_and_links_are_those_of_a_key_that_never_changed(
         found = np.concatenate([getattr(p, name) for p in parts])
         np.testing.assert_array_equal(found, getattr(expected, name))
     assert shape(turned) == shape(window)
+
+
+def test_a_world_split_by_a_rotation_has_the_same_clusters(
+    valkey: EmbeddedValkey, world: list[bytes]
+) -> None:
+    client = valkey.client()
+    client.delete(PAIRS)
+    sent = [msgspec.json.decode(line) for line in world]
+    third = len(sent) // 3
+    before, between, after = sent[:third], sent[third : 2 * third], sent[2 * third :]
+    stale = met(before) - met(between)
+    after = [e for e in after if not met([e]) & stale]
+    assert len(after) > 1000
+
+    never = Engine(read_policy(), OLD)
+    vectors = [never.ingest([*map(decoded, p)])[0].vectors for p in (before + between, after)]
+    old = Engine(read_policy(), OLD)
+    first, second = (old.ingest([*map(decoded, p)])[0].sealed for p in (before, between))
+    Overlap(OLD, ROTATION, client).note(second.events)
+    bodies = Renaming(client, ROTATION.rest).bodies([*first.bodies, *second.bodies])
+    turned = Engine(read_policy(), NEW)
+    folded = turned.restore(turned.sealer.read(bodies, [*map(decode, bodies)]))
+    np.testing.assert_array_equal(folded.vectors, vectors[0])
+    np.testing.assert_array_equal(turned.ingest([*map(decoded, after)])[0].vectors, vectors[1])
+    assert shape(turned.window) == shape(never.window)
+    assert seen_by(turned) == seen_by(never)
+
+
+def seen_by(engine: Engine) -> list[tuple[list[int], float]]:
+    """The clusters of a look at all links, each with its score."""
+    found = look(engine.window, engine.kinds, None, None)
+    by: dict[int, list[int]] = {}
+    for account, place in zip(found.account.tolist(), found.place.tolist(), strict=True):
+        by.setdefault(place, []).append(account)
+    assert len(by) > 3
+    return sorted(
+        (sorted(who), pytest.approx(float(found.cluster_score[c])) if c >= 0 else 0.0)
+        for c, who in by.items()
+    )
 
 
 def tokens(body: bytes) -> set[str]:
@@ -639,7 +680,7 @@ def test_a_token_that_an_edge_has_made_stays(start: Start, run: Run, folder: Fol
     assert run("keys", "rotate-identity", "--finish", "--now", "--data", folder.path).code == 0
     shoal = start()
     devices = [decode(b).device_id for b in bodies_of(shoal)]
-    assert devices[:3] == [edge, upper.lower(), other]
+    assert devices[:3] == [edge, upper, other]
     new = [shoal.secret.token("device", value) for value in raw]
     assert devices[3:] == [new[0], new[0], new[1], new[1]]
     assert not {*new} & {*own}
