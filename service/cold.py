@@ -71,7 +71,7 @@ from service.valkey import EmbeddedValkey
 ENTRY, ANSWER, BODY = f"{LOG}entry", f"{LOG}answer", f"{LOG}body"
 CONTROLS = b"shoal.controls"
 VERSION, FORMAT = b"shoal.format", b"1"
-EPOCH = b"shoal.epoch"  # by which epoch's key a file was rewritten, where one was
+IDENTITY = b"shoal.identity"  # for which identity key a file was rewritten, where one was
 FILE_EVENTS = 8 * GROUP_ROWS  # events in a file at most, give or take an entry
 
 _answers = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -158,18 +158,18 @@ class ColdLog:
                     _save(path, [left], file.schema.metadata)
         return erased
 
-    def rename(self, change: Callable[[list[bytes]], list[bytes]], epoch: int) -> int:
+    def rename(self, change: Callable[[list[bytes]], list[bytes]], mark: str) -> int:
         """Put other payloads in the place of each entry's, as many; returns how many events there are.
 
-        File by file, each as a whole, with a mark that it is of this `epoch`: after a crash it is asked
-        for again, and passes over what is marked.
+        File by file, each as a whole, which says that it is of the identity key with this `mark`: after a
+        crash it is asked for again, and passes over those.
         """
         events = 0
         with self._alone():
             for path in self.files():
-                if pq.read_schema(path).metadata.get(EPOCH) != b"%d" % epoch:
+                if pq.read_schema(path).metadata.get(IDENTITY) != mark.encode():
                     renamed = [replace(e, events=change(e.events)) for e in _entries(path)]
-                    events += _save_entries(path, renamed, {EPOCH: b"%d" % epoch})
+                    events += _save_entries(path, renamed, {IDENTITY: mark.encode()})
         return events
 
     def newest(self) -> int:

@@ -12,6 +12,7 @@ records.db     labels, cases, decisions, keys, audit (unless --records names a d
 audit.anchors  the hashes of the audit's rows, beside the database that holds them
 """
 
+import hashlib
 import os
 import secrets
 import time
@@ -50,6 +51,11 @@ class Rotation(msgspec.Struct, frozen=True):
     opened_at: int
     since: int
     switching: bool = False  # the log may be of either key
+
+    @property
+    def mark(self) -> str:
+        """A name of the next key, for what is of it already; a number could come twice, after a restore."""
+        return hashlib.blake2b(self.key, digest_size=8, person=b"identity key").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

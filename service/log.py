@@ -16,7 +16,7 @@ reader who resumes from a place that is gone is told so and does not skip the ga
 holds the token of the one writer, where there is to be only one (service/lease.py): an append with
 another is refused. `{shoal:log}:folding` is a hash from event_id to the entry that holds it, for the
 entries whose fold into a shared window has not come to its end: written in one step with the entry, so
-that a fold that nobody ends can be ended by anybody. `{shoal:log}:epoch` says by which epoch's key it was
+that a fold that nobody ends can be ended by anybody. `{shoal:log}:identity` says for which identity key it was
 last rewritten (service/rotation.py). (The braces keep all keys on one shard of a cluster.)
 
 Why so. Entry by entry an event costs an XADD; by the batch of 256 it costs under a microsecond.
@@ -153,7 +153,7 @@ class EventLog:
         self._stream = stream
         self._trimmed = f"{stream}:trimmed"
         self._folding = f"{stream}:folding"
-        self._epoch = f"{stream}:epoch"
+        self._identity = f"{stream}:identity"
         self.token: int | None = None  # of the one writer; None where anybody may append
 
     def append(self, payloads: Sequence[bytes], answers: bytes) -> str:
@@ -283,13 +283,13 @@ class EventLog:
             self._client.delete(draft)
         return dropped
 
-    def rename(self, change: Callable[[list[bytes]], list[bytes]], epoch: int) -> int:
+    def rename(self, change: Callable[[list[bytes]], list[bytes]], mark: str) -> int:
         """Put other payloads in the place of each entry's, as many; returns how many events there are.
 
-        The log then says, in the same step, that it is of this `epoch`; one that says so already stays
-        as it is (0). For whoever is alone with the log, and changes it once.
+        The log then says, in the same step, that it is of the identity key with this `mark`; one that
+        says so already stays as it is (0). For whoever is alone with the log.
         """
-        if self._client.get(self._epoch) == b"%d" % epoch:
+        if self._client.get(self._identity) == mark.encode():
             return 0
         draft = f"{self._stream}:draft"
         self._client.delete(draft)
@@ -303,7 +303,7 @@ class EventLog:
         with self._client.pipeline(transaction=True) as both:
             if self.length():
                 both.rename(draft, self._stream)
-            both.set(self._epoch, epoch)
+            both.set(self._identity, mark)
             both.execute()
         return events
 

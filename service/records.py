@@ -537,7 +537,7 @@ class Records:
 
     def rename_tokens(
         self,
-        epoch: int,
+        rotated: Mapping[str, Any],
         text: Callable[[str], str],
         mark: Callable[[str], tuple[str, bool]],
         *,
@@ -547,13 +547,17 @@ class Records:
 
         `text` renames within words; `mark` renames a canary's mark, and says whether prompts will bear
         it again. Returns how many rows that touched, by table, and the canaries that are dead. The audit
-        tells of it in the same transaction; records that are of this epoch already stay as they are.
+        tells of it, and what is `rotated`, in the same transaction; if that is its last word on the key
+        already, the records stay as they are.
         """
         touched: Counter[str] = Counter()
         dead: list[int] = []
         with self._act(by) as (connection, say):
             last = audit.last_about(connection, IDENTITY_KEY)
-            if last is None or (last.action, last.body.get("epoch")) != (SWITCH, epoch):
+            done = (
+                last is not None and last.action == SWITCH and last.body.items() >= rotated.items()
+            )
+            if not done:
                 for column in _WITH_TOKENS:
                     touched[column.table.name] += _rewrite(
                         connection, column, "h:", lambda v: _each_text(v, text)
@@ -566,7 +570,7 @@ class Records:
                     touched[canaries.name] += 1
                     if not alive:
                         dead.append(row.id)
-                say(SWITCH, IDENTITY_KEY, {"epoch": epoch, "records": dict(touched)})
+                say(SWITCH, IDENTITY_KEY, {**rotated, "records": dict(touched)})
         self._database.scrub()
         return dict(touched), dead
 

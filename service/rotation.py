@@ -13,7 +13,7 @@ becomes a hash of itself by a key that is thrown away: who shared it is linked a
 match it again.
 
 A step may be killed and is done again: archive files, the hot log and the records each say, in the write
-that renames them, of which epoch they are; pairs, old key and the note that a switch has begun go last, in
+that renames them, of which key they are; old key, pairs and the note that a switch has begun go last, in
 this order. Between the first step and the last no service starts on the folder.
 """
 
@@ -21,10 +21,11 @@ import hashlib
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import redis
@@ -262,10 +263,13 @@ def begin(folder: Folder, records: Records, now: int, by: str = LOCAL) -> Rotati
     """Make the next key and open the overlap; a service that starts from now on notes pairs.
 
     Raises:
+        RotationProblem: the log failed, or somebody writes to it all the same.
         ValkeyError, LogError, FolderProblem, RecordsError: what they say.
     """
-    with EmbeddedValkey(folder.valkey) as valkey:
-        client = valkey.client()
+    with _server(folder) as client:
+        lease = Lease(client, "rotation")
+        token = lease.take(by_force=True)
+        assert token is not None
         client.delete(PAIRS)
         rotation = Rotation(
             epoch=folder.identity().epoch + 1,
@@ -274,7 +278,9 @@ def begin(folder: Folder, records: Records, now: int, by: str = LOCAL) -> Rotati
             opened_at=now,
             since=_newest(folder, client),
         )
-        records.audit(by, "begin rotation", IDENTITY_KEY, {"epoch": rotation.epoch})
+        if not lease.renew(token):
+            raise RotationProblem("a standby has taken over the log meanwhile: stop it first")
+        records.audit(by, "begin rotation", IDENTITY_KEY, _told_of(rotation))
         folder.keep_rotation(rotation)
     return rotation
 
@@ -283,7 +289,7 @@ def cancel(folder: Folder, records: Records, by: str = LOCAL) -> Rotation:
     """Give up a rotation that has not begun to switch: nothing has been renamed yet.
 
     Raises:
-        RotationProblem: it is switching.
+        RotationProblem: it is switching, or the log failed.
         ValkeyError, FolderProblem, RecordsError: what they say.
     """
     rotation = _open_one(folder)
@@ -291,11 +297,10 @@ def cancel(folder: Folder, records: Records, by: str = LOCAL) -> Rotation:
         raise RotationProblem(
             "the switch has begun, and the log may be of either key: go on with --finish"
         )
-    with EmbeddedValkey(folder.valkey) as valkey:
-        records.audit(by, "cancel rotation", IDENTITY_KEY, {"epoch": rotation.epoch})
+    with _server(folder) as client:
+        records.audit(by, "cancel rotation", IDENTITY_KEY, _told_of(rotation))
         # first: a rotation that has lost its pairs must not look like one that has them
         folder.drop_rotation()
-        client = valkey.client()
         client.delete(PAIRS)
         EventLog(client).rewrite_file()
     return rotation
@@ -313,16 +318,22 @@ def finish(
         ValkeyError, LogError, FolderProblem, RecordsError, OSError: what they say.
     """
     rotation = _open_one(folder)
-    with EmbeddedValkey(folder.valkey) as valkey:
-        client = valkey.client()
+    with _server(folder) as client:
         if not (early or rotation.switching):
             _refuse_early(rotation, _newest(folder, client))
-        try:
-            return _Switch(folder, records, rotation, client, now, by).run()
-        except redis.RedisError as problem:
-            raise RotationProblem(
-                f"the log cannot be used: {problem}. Nothing is lost: the same command goes on"
-            ) from None
+        return _Switch(folder, records, rotation, client, now, by).run()
+
+
+@contextmanager
+def _server(folder: Folder) -> Iterator[redis.Redis]:
+    """The server of the folder's log, which is ours alone meanwhile."""
+    try:
+        with EmbeddedValkey(folder.valkey) as valkey:
+            yield valkey.client()
+    except redis.RedisError as problem:
+        raise RotationProblem(
+            f"the log cannot be used: {problem}. Nothing is lost: give the same command again"
+        ) from None
 
 
 class _Switch:
@@ -372,16 +383,16 @@ class _Switch:
 
     def rename_archive(self) -> None:
         cold = ColdLog(self._folder.cold)
-        events = cold.rename(self._renaming.bodies, self._rotation.epoch)
+        events = cold.rename(self._renaming.bodies, self._rotation.mark)
         self._told = replace(self._told, archived=events)
 
     def rename_log(self) -> None:
-        events = self._log.rename(self._renaming.bodies, self._rotation.epoch)
+        events = self._log.rename(self._renaming.bodies, self._rotation.mark)
         self._told = replace(self._told, logged=events)
 
     def rename_records(self) -> None:
         touched, dead = self._records.rename_tokens(
-            self._rotation.epoch, self._renaming.text, self._renaming.mark, by=self._by
+            _told_of(self._rotation), self._renaming.text, self._renaming.mark, by=self._by
         )
         self._told = replace(self._told, records=touched, dead_canaries=dead)
 
@@ -394,6 +405,11 @@ class _Switch:
 
     def end(self) -> None:
         self._folder.end_rotation(self._rotation, self._now)
+
+
+def _told_of(rotation: Rotation) -> dict[str, Any]:
+    """What the audit says of a rotation."""
+    return {"epoch": rotation.epoch, "mark": rotation.mark}
 
 
 def _open_one(folder: Folder) -> Rotation:

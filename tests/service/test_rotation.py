@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served import START, Run, Start, a_ring, one
@@ -351,6 +352,27 @@ def test_a_service_goes_on_as_if_nothing_had_happened(
     assert actions == ["begin rotation", "switch"]
 
 
+def test_one_rotation_after_the_other(start: Start, run: Run, folder: Folder) -> None:
+    never = start(data="never")
+    on = ("--data", folder.path)
+    shoal = start()
+    gone: set[str] = set()
+    for part in parts():
+        assert told(feed(shoal, part)) == told(feed(never, part))
+        shoal.close()
+        if folder.rotation() is not None:
+            gone |= {t for b in bodies(folder) for t in tokens(b)}
+            assert archive_all(folder) > 0
+            assert run("keys", "rotate-identity", "--finish", "--now", *on).code == 0
+            assert left_of(folder, gone) == []
+        assert run("keys", "rotate-identity", *on).code == 0
+        shoal = start()
+    assert [line.split()[2] for line in run("keys", "epochs", *on).out.splitlines()] == [
+        "destroyed", "destroyed", "in", "noted"
+    ]  # fmt: skip
+    assert everything(shoal) == everything(never)
+
+
 def bodies_of(shoal: Shoal) -> list[bytes]:
     return [b for e in shoal.history.read() for b in e.events]
 
@@ -618,6 +640,38 @@ def test_a_folder_that_cannot_be_written(start: Start, run: Run, folder: Folder)
     assert "cannot be used: Read-only file system" in ran.err
 
 
+def test_nothing_is_opened_while_somebody_writes(
+    start: Start, run: Run, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start().close()
+
+    def taken_over(_: Folder, client: Any) -> int:
+        client.incr("{shoal:log}:token")  # as a standby does
+        return 0
+
+    monkeypatch.setattr(rotation, "_newest", taken_over)
+    ran = run("keys", "rotate-identity", "--data", folder.path)
+    assert (ran.code, folder.rotation()) == (2, None)
+    assert "stop it first" in ran.err
+
+
+def test_a_log_that_dies_is_told_in_a_sentence(
+    start: Start, run: Run, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start().close()
+
+    def dead(*_: Any) -> int:
+        raise redis.ConnectionError("it is gone")
+
+    assert run("keys", "rotate-identity", "--data", folder.path).code == 0
+    monkeypatch.setattr(EventLog, "rename", dead)
+    ran = run("keys", "rotate-identity", "--finish", "--now", "--data", folder.path)
+    assert ran.code == 2
+    assert "it is gone. Nothing is lost: give the same command again" in ran.err
+    said = run("keys", "epochs", "--data", folder.path).out
+    assert "epoch 2  switch begun and not ended" in said
+
+
 def test_what_was_given_up_leaves_nothing(start: Start, run: Run, folder: Folder) -> None:
     before, between, after = parts()
     shoal = start()
@@ -721,19 +775,20 @@ def test_records_of_every_database_are_renamed_once(database: Callable[[], str])
         records.open_or_update_case("k", "review", body)
         records.add_canary("h:" + "56" * 16, "station")
         calls = []
+        second = {"epoch": 2, "mark": "m"}
 
         def text(words: str) -> str:
             calls.append(words)
             return words.replace("34" * 8, "43" * 8)
 
-        told, dead = records.rename_tokens(2, text, lambda m: (m.replace("56", "65"), False))
+        told, dead = records.rename_tokens(second, text, lambda m: (m.replace("56", "65"), False))
         assert (told["cases"], told["canaries"], dead) == (1, 1, [1])
         seen = len(calls)
-        assert records.rename_tokens(2, text, lambda m: (m, True)) == ({}, [])
+        assert records.rename_tokens(second, text, lambda m: (m, True)) == ({}, [])
         assert len(calls) == seen > 0
         assert records.list_canaries()[0].mark == "h:" + "65" * 16
         (case,) = records.list_cases().cases
         assert case.body["evidence"][0]["entity"] == f"h:{'43' * 8}…"
         records.audit("ann", "begin rotation", "identity key", {"epoch": 3})
-        records.rename_tokens(3, text, lambda m: (m, True))
+        records.rename_tokens({"epoch": 3}, text, lambda m: (m, True))
         assert len(calls) > seen
