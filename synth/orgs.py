@@ -24,7 +24,6 @@ from synth.signup import Dossier, papers, sign_up
 from synth.stage import Stage
 from synth.wire import fragment
 
-
 _SHUFFLES = 0.7  # share of gateways that take another key for each call [A]
 
 

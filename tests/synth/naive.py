@@ -1,7 +1,8 @@
 """What somebody sees who looks at one account at a time: counts, means and shares of its events, and
 how many different values of each field there are.
 
-No value is compared across accounts. What the provider itself has done (`enforcement`, `appeal`, calls of a suspended account) is left out, as the contract asks of every score.
+No value is compared across accounts. What the provider itself has done (`enforcement`, `appeal`, calls
+of a suspended account) is left out, as the contract asks of every score.
 """
 
 from collections import Counter, defaultdict
