@@ -17,12 +17,13 @@ ACCOUNTS_MAX = 20_000  # accounts whose vectors as of now are compared, evenly s
 
 class Parity(msgspec.Struct, frozen=True):
     """`events` were folded again and `vectors` compared; of their values `differing` are not the
-    same, by `largest_difference` at most (where both are known)."""
+    same, by `largest_difference` at most (where both are known), in these `features`."""
 
     events: int
     vectors: int
     differing: int
     largest_difference: float
+    features: list[str]
 
 
 def parity(shoal: Shoal) -> Parity:
@@ -53,4 +54,11 @@ def parity(shoal: Shoal) -> Parity:
     there, here = (np.concatenate(side) for side in zip(*pairs, strict=True))
     same = (there == here) | (np.isnan(there) & np.isnan(here))
     apart = np.abs(there - here)[~same]
-    return Parity(events, len(there), int((~same).sum()), float(np.nanmax(apart, initial=0.0)))
+    where = [
+        name
+        for name, told in zip(again.catalog.names, same.all(0).tolist(), strict=True)
+        if not told
+    ]
+    return Parity(
+        events, len(there), int((~same).sum()), float(np.nanmax(apart, initial=0.0)), where
+    )

@@ -274,7 +274,11 @@ class Target:
                 counted = client.get(f"/v1/accounts/{account}").json()["events"]
                 found.note("doubled", abs(counted - n), f"more or fewer counted for {account}")
             parity = client.get("/v1/parity").json()
-            found.note("wrong", parity["differing"], "numbers differ from those of a replay")
+            found.note(
+                "wrong",
+                parity["differing"],
+                f"numbers differ from those of a replay: {parity['features']}",
+            )
             if not self.may_log_twice:
                 found.note("doubled", abs(parity["events"] - len(events)), "events more or fewer")
         callers.found = Found()
