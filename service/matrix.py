@@ -80,7 +80,8 @@ class Sizes:
     seeds: Mapping[str, int]  # headline worlds of each tier
     base_rates: tuple[float, ...]  # beside the 5 % of the headline, at T1
     study: tuple[int, float]  # the log that is looked at from all sides
-    small: tuple[int, float]  # a typology × tier world
+    small: tuple[int, float]  # a typology × tier world ...
+    smalls: int  # ... and how many of them: one of few rings is luck
     looped: tuple[int, float]  # a closed loop
     swept: tuple[int, float]
     tiers: tuple[str, ...]
@@ -95,13 +96,13 @@ class Sizes:
 SIZES: Mapping[str, Sizes] = {
     "full": Sizes(
         train=(1, 12_000, 3), headline=(21_200, 2), seeds={"T0": 1, "T1": 5, "T2": 2, "T3": 2},
-        base_rates=(0.001, 0.01), study=(5000, 3), small=(1500, 3), looped=(1000, 4), swept=(1200, 3), tiers=TIERS,
+        base_rates=(0.001, 0.01), study=(5000, 3), small=(1500, 3), smalls=3, looped=(1000, 4), swept=(1200, 3), tiers=TIERS,
         knobs=len(KNOBS), all_values=True, poisons=(0.01, 0.05, 0.1), crowds=(0.1, 0.3),
         answers=len(ANSWERS), rounds=3,
     ),
     "quick": Sizes(
         train=(1, 900, 2), headline=(700, 2), seeds={"T0": 1, "T1": 1, "T2": 1, "T3": 1},
-        base_rates=(0.01,), study=(900, 2), small=(300, 2), looped=(300, 2), swept=(300, 2), tiers=("T1", "T3"),
+        base_rates=(0.01,), study=(900, 2), small=(300, 2), smalls=1, looped=(300, 2), swept=(300, 2), tiers=("T1", "T3"),
         knobs=3, all_values=False, poisons=(0.1,), crowds=(0.2,), answers=2, rounds=1,
     ),
 }  # fmt: skip
@@ -148,8 +149,10 @@ def standard(size: str) -> list[Cell]:
     for t, typology in enumerate(TYPOLOGIES):
         for tier in s.tiers:
             seed, about = SMALL_SEED + t, (("typology", typology), ("tier", tier))
-            world = World(typology, seed, *s.small, SMALL_SHARE, tier)
-            cells.append(Cell(f"typology-{typology}-{tier}", "judge", (world,), about, model))
+            for i in range(s.smalls):
+                world = World(typology, seed + 1000 * i, *s.small, SMALL_SHARE, tier)
+                name = f"typology-{typology}-{tier}-{i + 1}"
+                cells.append(Cell(name, "judge", (world,), about, model))
             world = World(typology, seed + 100, *s.looped, SMALL_SHARE, tier)
             cells.append(Cell(f"loop-{typology}-{tier}", "closed", (world,), about, model))
 
