@@ -240,23 +240,35 @@ def studied(results: Results) -> list[Run]:
 
 
 def _heat(
-    results: Results, prefix: str, value: Callable[[Mapping[str, Any]], Entry]
+    results: Results, prefix: str, value: Callable[[Sequence[Mapping[str, Any]]], Entry]
 ) -> tuple[list[str], list[list[Entry]]]:
-    """A table of typologies by tiers."""
-    cells: dict[str, dict[str, Entry]] = {}
+    """A table of typologies by tiers, of what `value` says of the cells of each."""
+    cells: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for cell in _kind(results, prefix).values():
         about = _about(cell)
-        cells.setdefault(str(about["typology"]), {})[str(about["tier"])] = value(cell)
+        row = cells.setdefault(str(about["typology"]), {})
+        row.setdefault(str(about["tier"]), []).append(cell)
     tiers = sorted({t for row in cells.values() for t in row})
     lines: list[list[Entry]] = [
-        [name.replace("_", " "), *(row.get(t, DASH) for t in tiers)] for name, row in cells.items()
+        [name.replace("_", " "), *(value(row[t]) if t in row else DASH for t in tiers)]
+        for name, row in cells.items()
     ]
     return tiers, lines
 
 
-def _heated(share: float | None) -> Entry:
-    """Recall as text and shade, `h0` to `h4`."""
-    return DASH if share is None else (percent(share), f"heat h{min(4, int(share * 5))}")
+def _of_accounts(cells: Sequence[Mapping[str, Any]], *keys: str) -> float | None:
+    """The mean over worlds of what was measured of accounts; none if none of them had rings."""
+    told = [v for c in cells if (v := at(c, "result", "found", "account", *keys)) is not None]
+    return mean(told) if told else None
+
+
+def _heated(cells: Sequence[Mapping[str, Any]]) -> Entry:
+    """Recall as text and shade, `h0` to `h4`, and PR-AUC in small."""
+    share, area = _of_accounts(cells, "recall_at_fpr", "0.01"), _of_accounts(cells, "pr_auc")
+    if share is None:
+        return DASH
+    words = Markup("{}<small>{} PR-AUC</small>").format(percent(share), number(area))
+    return words, f"heat h{min(4, int(share * 5))}"
 
 
 def _priced(share: float | None) -> tuple[str, str]:
@@ -268,16 +280,12 @@ def _priced(share: float | None) -> tuple[str, str]:
 
 
 def by_typology(results: Results, command: str) -> Figure | None:
-    tiers, lines = _heat(
-        results,
-        "typology",
-        lambda c: _heated(at(c, "result", "found", "account", "recall_at_fpr", "0.01")),
-    )
+    tiers, lines = _heat(results, "typology", _heated)
     return (
         Figure(
             "typology-tier",
             "Recall at 1 % FPR",
-            "Of each kind's accounts, in a world of its own.",
+            "Of each kind's accounts, in worlds of its own; mean of the worlds.",
             ("", *tiers),
             lines,
             f"{command}\n# cells typology-*",
@@ -288,7 +296,8 @@ def by_typology(results: Results, command: str) -> Figure | None:
 
 
 def break_even(results: Results, command: str) -> Figure | None:
-    def both(cell: Mapping[str, Any]) -> Entry:
+    def both(cells: Sequence[Mapping[str, Any]]) -> Entry:
+        (cell,) = cells
         words, shade = _priced(at(cell, "result", "defended", "break_even_share"))
         bare = price(at(cell, "result", "undefended", "break_even_share"))
         return Markup("{}<small>{} without</small>").format(words, bare), shade
@@ -572,14 +581,17 @@ def table_of_matrix(results: Results, failed: Mapping[str, str]) -> RenderableTy
     ]
     for title, prefix, value in (
         (
-            "recall at 1 % FPR",
+            "recall at 1 % FPR and PR-AUC, mean of the worlds",
             "typology",
-            lambda c: share_of(at(c, "result", "found", "account", "recall_at_fpr", "0.01")),
+            lambda cells: (
+                f"{share_of(_of_accounts(cells, 'recall_at_fpr', '0.01'))} "
+                f"{number(_of_accounts(cells, 'pr_auc'))}"
+            ),
         ),
         (
             "break-even of a resold dollar, detector acting",
             "loop",
-            lambda c: _text(_priced(at(c, "result", "defended", "break_even_share"))),
+            lambda cells: _text(_priced(at(cells[0], "result", "defended", "break_even_share"))),
         ),
     ):
         tiers, rows_ = _heat(results, prefix, value)

@@ -96,14 +96,15 @@ class Sizes:
 SIZES: Mapping[str, Sizes] = {
     "full": Sizes(
         train=(1, 12_000, 3), headline=(21_200, 2), seeds={"T0": 1, "T1": 5, "T2": 2, "T3": 2},
-        base_rates=(0.001, 0.01), study=(5000, 3), small=(1500, 3), smalls=3, looped=(1000, 4), swept=(1200, 3), tiers=TIERS,
-        knobs=len(KNOBS), all_values=True, poisons=(0.01, 0.05, 0.1), crowds=(0.1, 0.3),
+        base_rates=(0.001, 0.01), study=(5000, 3), small=(1500, 3), smalls=3, looped=(1000, 4),
+        swept=(1200, 3), tiers=TIERS, knobs=len(KNOBS), all_values=True, poisons=(0.01, 0.05, 0.1), crowds=(0.1, 0.3),
         answers=len(ANSWERS), rounds=3,
     ),
     "quick": Sizes(
         train=(1, 900, 2), headline=(700, 2), seeds={"T0": 1, "T1": 1, "T2": 1, "T3": 1},
-        base_rates=(0.01,), study=(900, 2), small=(300, 2), smalls=1, looped=(300, 2), swept=(300, 2), tiers=("T1", "T3"),
-        knobs=3, all_values=False, poisons=(0.1,), crowds=(0.2,), answers=2, rounds=1,
+        base_rates=(0.01,), study=(900, 2), small=(300, 2), smalls=1, looped=(300, 2),
+        swept=(300, 2), tiers=("T1", "T3"), knobs=3, all_values=False, poisons=(0.1,), crowds=(0.2,),
+        answers=2, rounds=1,
     ),
 }  # fmt: skip
 SMALL_SHARE = 0.12  # abusive, in worlds too small for 5 % to hold a few rings
