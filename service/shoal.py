@@ -560,12 +560,14 @@ class Shoal:
         """
         while True:
             known = self.first_answers.of(events)
-            new = {e.event_id: b for e, b in reversed([*zip(events, bodies, strict=True)])}
-            for event_id in known:
-                del new[event_id]
+            new: dict[str, bytes] = {}
+            for event, body in zip(events, bodies, strict=True):
+                if event.event_id not in known:
+                    # of two under one id the first is folded, so it is logged, and in the first's place
+                    new.setdefault(event.event_id, body)
             if not new:
                 return known, [], ""
-            ids = [*reversed(new)]
+            ids = [*new]
             try:
                 entry = self.log.append_to_fold([new[id] for id in ids], ids, self._answered)
             except BeingFolded as others:

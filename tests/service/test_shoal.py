@@ -478,6 +478,20 @@ def test_two_instances_on_one_valkey_answer_alike(start: Start, tmp_path: Path) 
             c.erase("ring1")
 
 
+def test_a_shared_log_has_the_events_in_the_order_of_the_fold(start: Start, tmp_path: Path) -> None:
+    first, last = (
+        msgspec.json.encode(one(n, "honest1", "login", ip=f"203.0.113.{n}")) for n in (1, 2)
+    )
+    other = msgspec.json.encode(one(3, "honest2", "login", ip="203.0.113.1"))
+    with EmbeddedValkey(tmp_path / "external") as external:
+        shoal = start(state=external.url)
+        told = feed(shoal, [first, last, first, other])
+        assert [x.status for x in told] == ["new", "new", "duplicate", "new"]
+        logged = [decode(body).event_id for e in shoal.log.read() for body in e.events]
+        assert logged == ["e1", "e2", "e3"]
+        assert parity(shoal).differing == 0
+
+
 def test_a_shared_server_that_goes_away_and_comes_back(start: Start, tmp_path: Path) -> None:
     external = EmbeddedValkey(tmp_path / "external")
     external.start()
