@@ -4,11 +4,8 @@ An event is acknowledged only when it is in the log. With the memory window the 
 decides first and then appends events and answers in one write; if that write fails, the window knows
 something the log does not, so the service stops answering and rebuilds itself from the log (`mend`,
 every few seconds, which also starts an embedded Valkey that died again). With a shared (redis) window
-the log is written first, because the window outlives a crash, and each instance follows the log for
-what the others took in. The log's server knows which entries are being folded. One whose instance died
-is folded again from the log, by whoever meets it first: another instance that is asked for one of its
-events, that sees it twice in `mend`, or that starts. A fold that is done again gives what it would have
-given (features/redis.py), and of two answers to one event the first that is kept stands.
+the log is written first (service/shared.py), and each instance follows the log for what the others
+took in.
 
 A standby follows the log of another service on the same data folder, answers reads, and becomes the
 writer when that service is gone or silent for longer than its lease; whoever is no longer the writer
@@ -16,8 +13,7 @@ follows in turn. Whose Valkey it is and who writes are two things: a service tha
 sleep still runs the server that its successor writes to, until it ends.
 
 A duplicate gets its first answer: the window counts accepted events, the log's entries are counted
-the same way, so the ordinal of the first delivery leads to the entry that holds the answer. Where
-the window is shared nobody counts, and the answers are kept under their event ids (`FirstAnswers`).
+the same way, so the ordinal of the first delivery leads to the entry that holds the answer.
 """
 
 import contextlib
@@ -28,7 +24,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -41,7 +37,6 @@ import structlog
 from redis.exceptions import RedisClusterException
 
 from detector.case import Case, case_of
-from detector.clusters import families_of
 from detector.decision import Decision, Reason
 from detector.engine import Answered, Engine
 from detector.model import Model
@@ -51,22 +46,22 @@ from features.catalog import Catalog
 from features.event import AnyEvent, InvalidEvent, Request, decode
 from features.feature import HOUR
 from features.kind import KIND
-from features.memory import MemoryWindow
 from features.redis import RedisKinds, RedisWindow
-from features.rows import F64, Names
-from features.window import CONFLICT, DUPLICATE, LATE_EVENT, Window
-from service import lease, snapshot
+from features.rows import F64
+from features.window import CONFLICT, DUPLICATE, LATE_EVENT
+from service import lease, snapshot, views
 from service.cold import ColdLog, History, archiver
 from service.database import RecordsError
 from service.erasure import Erased, digest_of_log, digest_of_state
 from service.folder import Folder
 from service.lease import Lease
-from service.log import NOTHING, BeingFolded, Entry, EventLog, Fenced, LogError, parse_id
+from service.log import NOTHING, Entry, EventLog, Fenced, LogError, parse_id
 from service.records import LOCAL, PAGE_ROWS_MAX, Records
 from service.records import Action as Proposed
 from service.records import Case as KeptCase
 from service.records import Decision as ActedOn
 from service.rotation import Overlap, refuse_other_key
+from service.shared import SharedFold
 from service.valkey import EmbeddedValkey, FolderInUse, ValkeyError, connect, look_around, server_of
 
 SNAPSHOT_EVENTS = 500_000  # events between two snapshots: what a restart has to replay at most
@@ -76,8 +71,6 @@ PROMPT = KIND["prompt"].family  # the family that canaries' marks are hashed in
 NO_TOKEN = 0  # nobody's: the first writer takes 1
 ERASED = "erasure"  # the control entry that tells of one
 STANDBY = "this is a standby: it answers reads, events go to the service that it follows"
-BOOKS = 200_000  # events of a shared log within which a second delivery is recognised
-ANSWER_DAYS = 7  # how long a shared window keeps the answer that a duplicate gets
 
 _log = structlog.get_logger()
 Refused = list[tuple[int, InvalidEvent]]
@@ -241,7 +234,7 @@ class Shoal:
         self._name_clusters()
         self.look(everyone=True)
         if self.shared:  # after the look: an account that stands badly is not to be let off
-            self._complete(self.log.folding())
+            self._together.complete()
         self.fault, self._lost, self._warm = None, False, self.standby
         _log.info("recovered", events=self.accepted, seconds=round(time.monotonic() - began, 2))
 
@@ -257,13 +250,14 @@ class Shoal:
     def _renew(self) -> None:
         """An engine that has seen nothing, and what goes with it."""
         catalog = self.model.catalog if self.model else Catalog()
-        window: Window = MemoryWindow(catalog)
         if self.shared:
             window = RedisWindow(self.client, catalog)
-            self.first_answers = FirstAnswers(self.client)
-        # all instances over one server number the kinds alike
-        kinds = RedisKinds(self.client, catalog.kinds) if self.shared else None
-        self.engine = Engine(self.policy, self.secret, self.model, catalog, window, kinds)
+            # all instances over one server number the kinds alike
+            kinds = RedisKinds(self.client, catalog.kinds)
+            self.engine = Engine(self.policy, self.secret, self.model, catalog, window, kinds)
+            self._together = SharedFold(self.engine, window, self.log, self.client, self._record)
+        else:
+            self.engine = Engine(self.policy, self.secret, self.model, catalog)
         self.entry_first: list[int] = []  # ordinal of each entry's first event, and the entry's id
         self.entry_id: list[str] = []
         self.accepted = self._snapshot_at = 0
@@ -273,9 +267,6 @@ class Shoal:
             NOTHING  # shared: how far the log has been followed, and what is ours beyond that
         )
         self._own: set[str] = set()
-        self._answered: list[str] = []  # shared: events answered since the log was told so last
-        self._met: set[str] = set()  # shared: entries that were being folded when last looked
-        self._books: dict[str, None] = {}  # shared: the events that were booked last
         self.served: deque[tuple[int, F64]] = deque(maxlen=SERVED_CHUNKS)
         self._decisions_in = lru_cache(maxsize=16)(self._read_decisions)
         self.canaries = {c.mark for c in self.records.list_canaries()}
@@ -301,7 +292,7 @@ class Shoal:
         owners = dict(zip(account.tolist(), owner.tolist(), strict=True))
         for case in reversed(self._all_cases()):  # oldest first: the last word stays
             for member in case.body.get("members", ()):
-                number = owners.get(_number(member))
+                number = owners.get(views.number(member))
                 if number is not None:
                     self.engine.lineage.past[number] = case.cluster_id
 
@@ -321,7 +312,7 @@ class Shoal:
                 if self.shared:
                     with self.lock:
                         self._follow(self._at)
-                        self._finish_others()
+                        self._together.finish_others()
                 elif not self.standby:
                     self._archive()
             elif self._lost:
@@ -411,30 +402,11 @@ class Shoal:
 
     def _refold(self, entry: Entry) -> None:
         events = [decode(body) for body in entry.events]
-        if self.shared:
-            for event in events:  # the window kept itself; only what lives here is rebuilt
-                self.engine.names.name(event.account_id)
-                if event.org_id is not None:
-                    self.engine.names.name(event.org_id)
-                if self._booked(event.event_id):
-                    self.engine.ledger.record(event)
-            self.engine.news += len(events)
+        if self.shared:  # the window kept itself; only what lives here is rebuilt
+            self._together.refold(entry, events)
         else:
             self.engine.restore(self.engine.sealer.read(entry.events, events))
         self._noted(entry.id, len(events))
-
-    def _booked(self, event_id: str) -> bool:
-        """Whether this is the first time that an event reaches our ledger.
-
-        A shared log may hold an event twice: of a caller who asked two instances at once, or asked
-        again after the first one died between log and answer. That is soon after.
-        """
-        if event_id in self._books:
-            return False
-        self._books[event_id] = None
-        if len(self._books) > BOOKS:
-            del self._books[next(iter(self._books))]
-        return True
 
     def _noted(self, entry_id: str, n: int) -> None:
         if not self.shared:
@@ -449,7 +421,7 @@ class Shoal:
             if self.shared and self.fault is None:
                 # a server that is gone: others will find the answers
                 with contextlib.suppress(redis.RedisError, RedisClusterException):
-                    self._say_answered()
+                    self._together.say_answered()
             writer = not self.shared and not self.standby
             if writer and self.fault is None and self.accepted > self._snapshot_at:
                 self.snapshot()
@@ -529,87 +501,14 @@ class Shoal:
         return told
 
     def _log_then_fold(self, events: Sequence[AnyEvent]) -> list[Answer]:
-        sealed, refused = self.engine.sealer.seal(events)
-        good, bodies = sealed.events, sealed.bodies
-        known, new, entry = self._log_unanswered(good, bodies)
-        folded = cast(RedisWindow, self.engine.window).fold(sealed.rows, entry)
-        self.engine.book(sealed, folded)
-        answered = self.engine.decide(sealed, folded)
-        for event, decision in zip(good, answered.decisions, strict=True):
-            if decision is not None:
-                self._booked(event.event_id)
-        decisions = self.first_answers.keep(good, answered.decisions)
-        self._answered += new
-        answered = replace(answered, decisions=decisions)
-        given = [*zip(good, decisions, strict=True)]
-        known |= self.first_answers.of(
-            [e for e, d in given if d is None and e.event_id not in known]
-        )
-        first = [known.get(e.event_id) if d is None else d for e, d in given]
-        told = answers_of(events, replace(answered, decisions=first), refused, lambda _: None)
-        self._record(answered.sealed.events, answered.decisions)
+        taken = self._together.take_in(events)
+        if taken.entry:
+            self._own.add(taken.entry)
+            self._noted(taken.entry, taken.logged)
+        answered = replace(taken.answered, decisions=taken.decisions)
+        told = answers_of(events, answered, taken.refused, lambda _: None)
+        self._record(answered.sealed.events, taken.answered.decisions)
         return told
-
-    def _log_unanswered(
-        self, events: Sequence[AnyEvent], bodies: Sequence[bytes]
-    ) -> tuple[dict[str, Decision], list[str], str]:
-        """Log what has no answer yet; the answers there are, what was logged, and its entry, if any.
-
-        What two instances get at once may be logged twice, if one answers it while the other has just
-        asked for its answer; the fold ignores the second.
-        """
-        while True:
-            known = self.first_answers.of(events)
-            new: dict[str, bytes] = {}
-            for event, body in zip(events, bodies, strict=True):
-                if event.event_id not in known:
-                    # of two under one id the first is folded, so it is logged, and in the first's place
-                    new.setdefault(event.event_id, body)
-            if not new:
-                return known, [], ""
-            ids = [*new]
-            try:
-                entry = self.log.append_to_fold([new[id] for id in ids], ids, self._answered)
-            except BeingFolded as others:
-                self._answered.clear()
-                self._complete(others.entries)
-                continue
-            self._answered.clear()
-            self._own.add(entry)
-            self._noted(entry, len(new))
-            return known, ids, entry
-
-    def _finish_others(self) -> None:
-        """Complete what was being folded already when we looked last: its instance may be gone."""
-        self._say_answered()
-        held = set(self.log.folding())
-        self._complete(held & self._met)
-        self._met = held
-
-    def _say_answered(self) -> None:
-        self.log.folded(self._answered)
-        self._answered.clear()
-
-    def _complete(self, entries: Iterable[str]) -> None:
-        """Fold what is in the log and was not folded to the end, and keep its answers.
-
-        Also where another instance is about to: both come to the same. The ledger has it from the log.
-        """
-        held = self.log.folding()
-        for id in sorted(held.keys() & set(entries), key=parse_id):
-            entry = self.log.entry(id)
-            # an entry that was lost in a failover was answered to nobody: it is sent again
-            events = [decode(body) for body in entry.events] if entry is not None else []
-            known = self.first_answers.of(events)
-            decisions = [known.get(e.event_id) for e in events]
-            if entry is not None and None in decisions:
-                sealed = self.engine.sealer.read(entry.events, events)
-                folded = cast(RedisWindow, self.engine.window).fold(sealed.rows, id)
-                answered = self.engine.decide(sealed, folded)
-                decisions = self.first_answers.keep(events, answered.decisions)
-                _log.warning("completed a fold", entry=id, events=len(events))
-            self._record(events, decisions)
-            self.log.folded(held[id])
 
     def first_answer(self, ordinal: int) -> Decision | None:
         """The decision that the event with this ordinal was answered with; None if it is not kept."""
@@ -699,86 +598,27 @@ class Shoal:
             if self.engine.verdict(int(size[c]), float(found.cluster_score[c])) > Action.allow
         ]
 
+    # --- what people ask
+
     def case(self, cluster_id: str) -> Case | None:
-        """The case of a cluster of the last sweep, opened or not."""
         with self.lock:
-            found = self.engine.last_sweep
-            if found is None or cluster_id not in self.engine.cluster_ids:
-                return None
-            return case_of(self.engine, found, self.engine.cluster_ids.index(cluster_id))
+            return views.case(self.engine, cluster_id)
 
     def cluster_list(self) -> list[dict[str, Any]]:
-        """The clusters of the last sweep, worst first, without their evidence."""
         with self.lock:
-            found = self.engine.last_sweep
-            if found is None:
-                return []
-            order = np.argsort(-found.cluster_score, kind="stable")
-            size = found.clusters.size
-            by_cluster: dict[int, list[str]] = {}
-            for account, place in zip(found.account.tolist(), found.place.tolist(), strict=True):
-                if place >= 0:
-                    by_cluster.setdefault(place, []).append(self.engine.names[account])
-            told = []
-            for c in order.tolist():
-                members = by_cluster.get(c, [])
-                entries = [self.engine.ledger[a] for a in members]
-                told.append(
-                    {
-                        "cluster_id": self.engine.cluster_ids[c],
-                        "score": float(found.cluster_score[c]),
-                        "proposed_action": self.engine.verdict(
-                            int(size[c]), float(found.cluster_score[c])
-                        ).name,
-                        "size": int(size[c]),
-                        "kinds": list(
-                            families_of(found.links.names, int(found.clusters.families[c]))
-                        ),
-                        "cost_usd": sum(e.cost for e in entries),
-                        "paid_usd": sum(e.kept for e in entries),
-                        "members": members[:50],
-                    }
-                )
-            return told
+            return views.clusters(self.engine)
 
     def members_of(self, cluster_id: str) -> list[str] | None:
-        """Accounts of a cluster of the last sweep; None when there is no such cluster."""
         with self.lock:
-            found = self.engine.last_sweep
-            if found is None or cluster_id not in self.engine.cluster_ids:
-                return None
-            inside = found.place == self.engine.cluster_ids.index(cluster_id)
-            return [self.engine.names[a] for a in found.account[inside].tolist()]
+            return views.members(self.engine, cluster_id)
 
     def links_of(self, account_id: str) -> dict[str, Any]:
-        """The accounts this one is linked to at the last sweep, strongest first, and by what."""
         with self.lock:
-            found = self.engine.last_sweep
-            number = _number(account_id)
-            told: list[dict[str, Any]] = []
-            if found is not None and len(rows := np.flatnonzero(found.account == number)):
-                links = found.links
-                me = int(links.index(found.owner[rows[:1]])[0])
-                mine = (links.a == me) | (links.b == me)
-                near = np.flatnonzero(mine & (me >= 0))
-                for k in sorted(near, key=lambda k: -float(links.surprise[k]))[:100]:
-                    other = int(links.owners[links.b[k] if links.a[k] == me else links.a[k]])
-                    told.append(
-                        {
-                            "owner": self.engine.names.get(other, f"{other:016x}"),
-                            "surprise_nats": round(float(links.surprise[k]), 3),
-                            "shared": int(links.shared[k]),
-                            "kinds": list(families_of(links.names, int(links.families[k]))),
-                        }
-                    )
-            return {"account_id": account_id, "links": told}
+            return {"account_id": account_id, "links": views.links(self.engine, account_id)}
 
     def vector_of(self, account_id: str) -> list[float]:
-        """The account's vector as of the last event folded."""
         with self.lock:
-            window = self.engine.window
-            me = np.array([_number(account_id)], np.uint64)
-            return list(map(float, window.ask(me, window.watermark)[0]))
+            return views.vector(self.engine, account_id)
 
     # --- snapshots
 
@@ -912,49 +752,6 @@ class Shoal:
 
     def _digest(self) -> str:
         return digest_of_state(self.engine.window.save())  # type: ignore[attr-defined]
-
-
-class FirstAnswers:
-    """What each event was answered with, kept in Redis under its id for as long as ids are known.
-
-    shoal:answer:<event_id>   string  the decision as JSON
-    """
-
-    def __init__(self, client: redis.Redis) -> None:
-        self._client = client
-
-    def of(self, events: Iterable[AnyEvent]) -> dict[str, Decision]:
-        """The answers that are kept, by event id."""
-        ids = [e.event_id for e in events]
-        with self._client.pipeline(transaction=False) as asked:
-            for id in ids:
-                asked.get(_answer_key(id))
-            kept = asked.execute()
-        return {id: _decode_answer(a) for id, a in zip(ids, kept, strict=True) if a is not None}
-
-    def keep(
-        self, events: Iterable[AnyEvent], decisions: Sequence[Decision | None]
-    ) -> list[Decision | None]:
-        """Keep the decisions; returns those that stand, which are the first of each event."""
-        with self._client.pipeline(transaction=False) as told:
-            for event, decision in zip(events, decisions, strict=True):
-                if decision is not None:
-                    key = _answer_key(event.event_id)
-                    told.set(key, _encode(decision), ex=ANSWER_DAYS * 86_400, nx=True, get=True)
-            before = iter(told.execute())
-        stand: list[Decision | None] = []
-        for decision in decisions:
-            first = next(before) if decision is not None else None
-            stand.append(decision if first is None else _decode_answer(first))
-        return stand
-
-
-def _answer_key(event_id: str) -> bytes:
-    return b"shoal:answer:" + event_id.encode()
-
-
-def _number(account_id: str) -> int:
-    return Names().name(account_id)
 
 
 def answers_of(

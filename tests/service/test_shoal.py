@@ -535,7 +535,7 @@ def dies(shoal: Shoal, lines: list[bytes], where: str) -> None:
     window: Any = shoal.engine.window
     window._client = Mortal(shoal.client, [DEATHS[where]], die)
     if where == "counted":
-        shoal.first_answers.keep = killed  # type: ignore[assignment]
+        shoal._together.answers.keep = killed  # type: ignore[method-assign]
     shoal._record = killed  # type: ignore[method-assign]
     with pytest.raises(Killed):
         feed(shoal, lines)
