@@ -4,27 +4,22 @@ Every blocking call runs on a thread aside, so that answers never wait behind a 
 """
 
 import asyncio
-import base64
 import contextlib
-import hashlib
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 import structlog
 from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from jinja2 import Environment, select_autoescape
 from pydantic import BaseModel, Discriminator, Field, Tag
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import (
-    HTMLResponse,
     JSONResponse,
     PlainTextResponse,
     StreamingResponse,
@@ -35,6 +30,7 @@ from detector.policy import Action
 from detector.sweep import Sweep
 from features.event import AnyEvent
 from service import records as r
+from service.console import add_console, page
 from service.courier import BadUrl, Courier, Network
 from service.database import RecordsError
 from service.door import Door
@@ -44,6 +40,7 @@ from service.intake import BODY_MAX, read_body
 from service.openapi import complete
 from service.parity import parity
 from service.problem import Problem, not_found, unavailable
+from service.session import SAFE, Headers, Sessions, refuse_elsewhere, refuse_forged
 from service.shoal import STANDBY, Answer, Shoal, Unavailable
 from service.stream import Decisions, Listening
 from service.unpack import unpacker
@@ -60,22 +57,6 @@ _encode = msgspec.json.Encoder().encode
 
 
 _TAGS = ONE, MANY = "one label", "many labels"
-
-
-def page(name: str, **values: Any) -> Response:
-    """A page of ours, which loads nothing and runs nothing, and in which nobody can frame it."""
-    text = resources.files("service").joinpath(name).read_text()
-    (style,) = re.findall(r"<style>(.*?)</style>", text, re.S)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    )
-    made = Environment(autoescape=select_autoescape(default=True)).from_string(text)
-    return HTMLResponse(
-        made.render(values),
-        headers={"Content-Security-Policy": policy, "Cache-Control": "no-store"},
-    )
 
 
 def part(found: list[Any], cursor: str | None, limit: int) -> tuple[list[Any], str | None]:
@@ -179,6 +160,7 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
     ingest, room = Ingest(shoal, fold_thread, told), Room()
     vitals = Vitals(shoal, ingest, room, decisions)
     gate = Gate(shoal.records, rate=rate)
+    sessions = Sessions(shoal.folder.webhook_key())
     courier = Courier(
         shoal.records, shoal.folder.webhook_key(), clock=shoal.clock, allowed=webhook_allow
     )
@@ -251,16 +233,24 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
 
     # --- who asks, and what is refused
 
-    async def admit(authorization: str) -> Caller:
-        """The caller; keys are asked for as soon as one exists."""
+    async def admit(method: str, headers: Headers) -> Caller:
+        """The caller, by key or by session; keys are asked for as soon as one exists."""
         if shoal.fault is not None:
             raise unavailable(shoal.fault)
-        if gate.known(authorization):
-            return gate.admit(authorization)
+        authorization = headers.get(b"authorization", b"").decode("latin-1")
+        session = None if authorization else sessions.of(headers)
         try:
-            caller: Caller = await aside(gate.admit, authorization)
+            if session is not None:
+                refuse_forged(session, method, headers)
+                caller: Caller = await aside(gate.holder, session.key_id)
+            elif gate.known(authorization):
+                caller = gate.admit(authorization)
+            else:
+                caller = await aside(gate.admit, authorization)
         except RecordsError as problem:
             raise unavailable(str(problem)) from None
+        if caller.scopes is None and method not in SAFE:
+            refuse_elsewhere(headers)
         return caller
 
     def may(request: Request, scope: r.Scope) -> str:
@@ -678,11 +668,11 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
         thousand are kept for who comes back; `event: gap` says that some between are gone, `event:
         dropped` that this listener was too slow.
         """
-        authorization = request.headers.get("authorization", "")
+        headers = dict(request.scope["headers"])
 
         async def welcome() -> bool:
             try:
-                (await admit(authorization)).must("read")
+                (await admit("GET", headers)).must("read")
             except (Problem, Unavailable):
                 return False
             return True
@@ -735,15 +725,23 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
         """Prometheus' text format."""
         return Response(vitals.scrape(), media_type="text/plain; version=0.0.4")
 
-    @app.get("/", include_in_schema=False, dependencies=[scoped("read")])
-    async def console() -> Response:
-        clusters = (await aside(shoal.cluster_list))[:100]
-        counts = {"events": shoal.accepted, "accounts": len(shoal.engine.ledger)}
-        return page("page.html", clusters=clusters, **counts)
+    @app.get("/v1/session")
+    async def get_session(request: Request) -> Any:
+        """Who asks, what he may do, and for a browser's session when it ends and its CSRF token."""
+        caller: Caller = request.state.caller
+        session = sessions.of(dict(request.scope["headers"]))
+        return {
+            "name": caller.name,
+            "scopes": sorted(caller.scopes if caller.scopes is not None else get_args(r.Scope)),
+            "ends_at": session.ends_at if session else None,
+            "csrf": session.csrf if session else None,
+        }
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
         return page("docs.html", paths=app.openapi()["paths"])
+
+    add_console(app, shoal, gate, sessions, admit, aside)
 
     make = app.openapi
     app.openapi = lambda: app.openapi_schema or complete(make())  # type: ignore[method-assign]

@@ -470,13 +470,19 @@ def keys_create(
     scope: Annotated[
         list[str], typer.Option("--scope", help="ingest, read, act, admin; several may be given.")
     ],
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, help="Events a second that it may send; what `serve --rate` says if absent."
+        ),
+    ] = None,
     data: DataOption = DATA,
     records: RecordsOption = None,
 ) -> None:
     """Make an API key; its secret is shown once. With the first key, the service asks everybody for one."""
     with _records(data, records) as kept:
         try:
-            print(kept.create_key(name, scope, by=_actor()))
+            print(kept.create_key(name, scope, rate=rate, by=_actor()))
         except ValueError as problem:
             raise typer.BadParameter(str(problem), param_hint="--scope") from None
 
@@ -487,7 +493,8 @@ def keys_list(data: DataOption = DATA, records: RecordsOption = None) -> None:
     with _records(data, records) as kept:
         for key in kept.list_keys():
             state = "revoked" if key.revoked_at else "active"
-            out.print(f"{key.id}  {key.name}  {','.join(sorted(key.scopes))}  {state}")
+            rate = f"  {key.rate:g}/s" if key.rate is not None else ""
+            out.print(f"{key.id}  {key.name}  {','.join(sorted(key.scopes))}  {state}{rate}")
 
 
 @keys_app.command("revoke")

@@ -17,22 +17,26 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.gate import Caller
 from service.intake import BODY_MAX
 from service.problem import Problem, request_id
+from service.session import Headers
 from service.unpack import too_large, unpacker
 
 SMALL_MAX = 4 * 2**20  # bytes of any body but events
 EVENTS = "/v1/events"
-OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"})
+# "/" lets its own caller in: a browser is shown where to sign in
+OPEN = frozenset(
+    {"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/sign-in", "/sign-out"}
+)
 
 _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _ALWAYS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 
 _log = structlog.get_logger()
 
-Admit = Callable[[str], Awaitable[Caller]]
+Admit = Callable[[str, Headers], Awaitable[Caller]]
 
 
 class Door:
-    """Middleware. `admit` names the caller of an `Authorization` header; `refuse` answers a problem."""
+    """Middleware. `admit` names the caller of a method and headers; `refuse` answers a problem."""
 
     def __init__(self, app: ASGIApp, admit: Admit, refuse: Callable[[Problem], ASGIApp]) -> None:
         self._app, self._admit, self._refuse = app, admit, refuse
@@ -68,7 +72,7 @@ class Door:
 
         try:
             if path not in OPEN:
-                caller = await self._admit(given.get(b"authorization", b"").decode("latin-1"))
+                caller = await self._admit(scope["method"], given)
                 caller.knock()
                 scope.setdefault("state", {})["caller"] = caller
             said = given.get(b"content-length", b"")
@@ -90,4 +94,9 @@ class Door:
             await self._refuse(ours)(scope, counted, told)
 
 
-_READ = (b"authorization", b"content-length", b"content-encoding", b"x-request-id")
+_READ = frozenset(
+    {
+        b"authorization", b"content-length", b"content-encoding", b"x-request-id",
+        b"cookie", b"host", b"origin", b"sec-fetch-site", b"x-csrf-token",
+    }
+)  # fmt: skip

@@ -54,6 +54,7 @@ class Caller:
     name: str
     scopes: frozenset[Scope] | None = None
     bucket: Bucket | None = None
+    key_id: str = ""
 
     def must(self, scope: Scope) -> None:
         """Raises Problem (403) without the scope."""
@@ -133,6 +134,22 @@ class Gate:
             raise Problem(401, "Not signed in", "no such key, or it is revoked", _ASK)
         return caller
 
+    def holder(self, key_id: str) -> Caller:
+        """The holder of a key, by its id: of a session.
+
+        Raises:
+            Problem: 401 when it is revoked.
+            RecordsError: the records cannot be read.
+        """
+        with self._lock:
+            if self._clock() >= self._until:
+                self._guesses = 0
+                self._look()
+            caller = self._callers.get(key_id)
+        if caller is None:
+            raise Problem(401, "Not signed in", "the key of this session is revoked", _ASK)
+        return caller
+
     def forget(self) -> None:
         """Look at the records again before the next caller: a key was just revoked."""
         self._until = -1.0
@@ -142,7 +159,8 @@ class Gate:
         self._open = not keys
         before = self._callers
         self._callers = {
-            k.id: before.get(k.id) or Caller(k.name, k.scopes, Bucket(self._rate, self._clock))
+            k.id: before.get(k.id)
+            or Caller(k.name, k.scopes, Bucket(k.rate or self._rate, self._clock), k.id)
             for k in keys
             if k.revoked_at is None
         }

@@ -149,6 +149,7 @@ class Key:
     scopes: frozenset[Scope]
     created_at: int
     revoked_at: int | None
+    rate: float | None  # events a second; None is what the service gives to all
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +185,16 @@ class Records:
 
     # --- keys
 
-    def create_key(self, name: str, scopes: Sequence[Scope], *, by: str = LOCAL) -> str:
+    def create_key(
+        self, name: str, scopes: Sequence[Scope], *, rate: float | None = None, by: str = LOCAL
+    ) -> str:
         """A new API key, `shoal_<id>_<secret>`. It is returned here and never again.
 
         Only its SHA-256 is kept; the secret is 256 random bits, so that no slower hash is needed.
-        Raises ValueError for no scope or an unknown one.
+        Raises ValueError for no scope or an unknown one, or a rate that lets nothing through.
         """
+        if rate is not None and not 0 < rate < math.inf:
+            raise ValueError(f"a key's rate is a number of events a second above 0, not {rate:g}")
         if not scopes:
             raise ValueError("a key needs at least one scope")
         for scope in scopes:
@@ -204,9 +209,11 @@ class Records:
                     hash=_sha256(secret),
                     scopes=sorted(set(scopes)),
                     created_at=self._clock(),
+                    rate=rate,
                 )
             )
-            note("create key", f"key {id}", {"name": name, "scopes": sorted(set(scopes))})
+            told = {"name": name, "scopes": sorted(set(scopes))}
+            note("create key", f"key {id}", told if rate is None else told | {"rate": rate})
         return secret
 
     def find_key(self, secret: str) -> Key | None:
@@ -805,7 +812,8 @@ def _case(row: Row[Any], notes: tuple[Note, ...] = ()) -> Case:
 
 
 def _key(row: Row[Any]) -> Key:
-    return Key(row.id, row.name, frozenset(row.scopes), row.created_at, row.revoked_at)
+    scopes = frozenset(row.scopes)
+    return Key(row.id, row.name, scopes, row.created_at, row.revoked_at, row.rate)
 
 
 def _label(row: Row[Any]) -> Label:

@@ -139,6 +139,7 @@ keys = Table(
     Column("scopes", JSON, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),
+    Column("rate", Float),
 )
 
 canaries = Table(

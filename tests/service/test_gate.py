@@ -79,6 +79,19 @@ def test_a_key_above_its_rate(records: Records) -> None:
     gate.admit(secret).knock()
 
 
+def test_a_key_may_have_a_rate_of_its_own(records: Records) -> None:
+    clock = Clock()
+    slow = f"Bearer {records.create_key('ann', ['ingest'], rate=2)}"
+    gate = Gate(records, clock, rate=1000)
+    gate.admit(slow).pay(12)
+    with pytest.raises(Problem) as told:
+        gate.admit(slow).knock()
+    assert told.value.headers == {"Retry-After": "2"}
+    for rate in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="above 0"):
+            records.create_key("bob", ["ingest"], rate=rate)
+
+
 def test_everybody_where_there_are_no_keys(records: Records) -> None:
     caller = Gate(records).admit("")
     assert caller == Caller("local")

@@ -166,7 +166,8 @@ def test_records_of_schema_1_are_brought_up_to_date_without_loss(path: Path, clo
     before = {name: contents(url, name) for name in tables if name != "schema_version"}
     assert all(before.values())
     with Records(url, clock=clock) as records:
-        assert {name: contents(url, name) for name in before} == before
+        for name, rows in before.items():  # a later version may have added columns
+            assert [row[: len(rows[0])] for row in contents(url, name)] == rows
         assert records.verify_audit() == 3
         key = records.find_key("shoal_00112233445566ff_golden-secret-golden-secret-golden-secret-g")
         assert key is not None

@@ -1,0 +1,98 @@
+"""The console: what a browser is shown, and how it signs in and out.
+
+A page of ours loads nothing, runs nothing and cannot be framed; what it needs is in it.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from typing import Any
+from urllib.parse import parse_qs
+
+from fastapi import FastAPI, Request, Response
+from jinja2 import Environment, select_autoescape
+from starlette.responses import HTMLResponse, RedirectResponse
+
+from service.gate import Caller, Gate
+from service.problem import Problem
+from service.session import COOKIE, LIFE_S, Headers, Sessions, refuse_elsewhere
+from service.shoal import Shoal
+from service.unpack import too_large
+
+CLUSTERS_SHOWN = 100
+FORM_MAX = 4096  # bytes of a form that has a key in it
+
+
+def page(name: str, status: int = 200, /, **values: Any) -> Response:
+    """A page of ours, which loads nothing and runs nothing, and which nobody can frame."""
+    text = resources.files("service").joinpath(name).read_text()
+    (style,) = re.findall(r"<style>(.*?)</style>", text, re.S)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'self'; "
+        "frame-ancestors 'none'"
+    )
+    made = Environment(autoescape=select_autoescape(default=True)).from_string(text)
+    return HTMLResponse(
+        made.render(values),
+        status,
+        headers={"Content-Security-Policy": policy, "Cache-Control": "no-store"},
+    )
+
+
+def add_console(
+    app: FastAPI,
+    shoal: Shoal,
+    gate: Gate,
+    sessions: Sessions,
+    admit: Callable[[str, Headers], Awaitable[Caller]],
+    aside: Callable[..., Awaitable[Any]],
+) -> None:
+    """Its routes. `admit` names the caller of a method and headers, `aside` runs a call on a thread."""
+
+    @app.get("/", include_in_schema=False)
+    async def console(request: Request) -> Response:
+        try:
+            caller = await admit("GET", dict(request.scope["headers"]))
+        except Problem as problem:
+            if problem.status == 401 and "text/html" in request.headers.get("accept", ""):
+                return RedirectResponse("/sign-in", 303)
+            raise
+        caller.knock()
+        caller.must("read")
+        clusters = (await aside(shoal.cluster_list))[:CLUSTERS_SHOWN]
+        counts = {"events": shoal.accepted, "accounts": len(shoal.engine.ledger)}
+        return page("page.html", clusters=clusters, key=caller.key_id and caller.name, **counts)
+
+    @app.get("/sign-in", include_in_schema=False)
+    async def sign_in_page() -> Response:
+        return page("sign_in.html")
+
+    @app.post("/sign-in", include_in_schema=False)
+    async def sign_in(request: Request) -> Response:
+        refuse_elsewhere(dict(request.scope["headers"]))
+        body = await request.body()
+        if len(body) > FORM_MAX:
+            raise too_large(FORM_MAX)
+        form = parse_qs(body.decode("latin-1"))
+        try:
+            caller: Caller = await aside(gate.admit, f"Bearer {form.get('key', [''])[0].strip()}")
+            caller.must("read")
+        except Problem as problem:
+            return page("sign_in.html", problem.status, problem=problem.detail)
+        await aside(shoal.records.audit, caller.name, "sign in", f"key {caller.key_id}", {})
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(
+            COOKIE, sessions.begin(caller.key_id), max_age=LIFE_S, httponly=True, samesite="strict",
+            secure=request.url.scheme == "https",
+        )  # fmt: skip
+        return answer
+
+    @app.post("/sign-out", include_in_schema=False)
+    async def sign_out(request: Request) -> Response:
+        refuse_elsewhere(dict(request.scope["headers"]))
+        answer = RedirectResponse("/sign-in", 303)
+        answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        return answer
