@@ -1,5 +1,6 @@
 """Running the service: settings checked, port taken, then uvicorn."""
 
+import gc
 import ipaddress
 import logging
 import signal
@@ -120,6 +121,9 @@ def run(
         _refuse_strangers(host, shoal.records)
         with bind(host, port) as listening:
             shoal.start()
+            # what is here now stays as long as the process: the collector need not look at it again
+            # with every few thousand events (a tenth of an ingest's time)
+            gc.freeze()
             app = create_app(shoal, rate, networks)
             config = uvicorn.Config(
                 app,

@@ -529,17 +529,16 @@ class Shoal:
         for event, decision in zip(events, decisions, strict=True):
             if decision is None:
                 continue
-            at = event.occurred_at
-            assert isinstance(at, int)
             # an account that is acted on at every event is written down when the reasons change
-            last = written.get(event.account_id) or self._written.get(event.account_id)
-            if decision.reasons and last is not decision.reasons:
+            if decision.reasons and decision.reasons is not (
+                written.get(event.account_id) or self._written.get(event.account_id)
+            ):
                 written[event.account_id] = decision.reasons
                 acted.append(
                     ActedOn(
                         event_id=event.event_id,
                         account_id=event.account_id,
-                        at=at,
+                        at=cast(int, event.occurred_at),
                         action=cast(Proposed, decision.action),
                         score=decision.score or 0.0,
                         reasons=[msgspec.to_builtins(r) for r in decision.reasons],
@@ -551,6 +550,7 @@ class Shoal:
             if self.canaries and type(event) is Request and event.prompt_id is not None:
                 mark = self._mark(event.prompt_id)
                 if mark in self.canaries:
+                    at = cast(int, event.occurred_at)
                     self.records.hit_canary(mark, event.account_id, event.event_id, at)
         if acted:
             self.records.add_decisions(acted)
@@ -763,18 +763,20 @@ def answers_of(
     """One answer an event, in order; a duplicate gets the decision that `first_answer` has for its ordinal."""
     told: list[Answer] = []
     bad = dict(refused)
-    both = zip(answered.ordinal.tolist(), answered.decisions, strict=True)
-    here = {o: d for o, d in both if d is not None and o >= 0}
+    status, ordinal = answered.status.tolist(), answered.ordinal.tolist()
+    here = {
+        o: d for o, d in zip(ordinal, answered.decisions, strict=True) if d is not None and o >= 0
+    }
     j = 0
     for i, event in enumerate(events):
         if i in bad:
             told.append(_rejected(event.event_id, bad[i]))
             continue
-        status, decision = int(answered.status[j]), answered.decisions[j]
+        decision = answered.decisions[j]
         if decision is None:
-            ordinal = int(answered.ordinal[j])
-            decision = here.get(ordinal) or first_answer(ordinal)
-        told.append(Answer(event.event_id, _STATUS[status], decision, conflict=status == CONFLICT))
+            decision = here.get(ordinal[j]) or first_answer(ordinal[j])
+        what = status[j]
+        told.append(Answer(event.event_id, _STATUS[what], decision, what == CONFLICT))
         j += 1
     return told
 
