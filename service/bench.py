@@ -39,6 +39,7 @@ from service import offline
 from service.demo import Served
 from service.folder import OFFLINE, Folder
 from service.intake import read_body
+from service.log import EventLog
 from service.pace import paced
 from service.scenario import write
 from service.shoal import Shoal
@@ -150,13 +151,39 @@ def _line(folder: Path, lines: list[bytes], model: Model) -> list[Row]:
         shoal.close()
         gc.unfreeze()
     ingest_us = statistics.median(spent) / n * 1e6
+    steps = _steps(folder / "steps-valkey", bodies, model)
+    rest = ingest_us - sum(steps.values()) / n * 1e6
     return [
         Row("decode NDJSON", decode_us, "µs/event"),
         Row("walk the trees", walk_us, "µs/row", booster_us, "Booster.predict, one thread"),
         Row("ingest, durable and decided", n / statistics.median(wall), "events/s"),
         Row("  its CPU", ingest_us, "µs/event", decode_us + walk_us, "decode + tree walk"),
+        *(Row(f"    {step}", seconds / n * 1e6, "µs/event") for step, seconds in steps.items()),
+        Row("    answer and record", rest, "µs/event"),
         Row("restart from the log", n / recover, "events/s"),
     ]
+
+
+def _steps(data: Path, bodies: list[bytes], model: Model) -> dict[str, float]:
+    """CPU seconds of each step of an ingest, for all bodies."""
+    engine, spent = Engine(read_policy(), OFFLINE, model), [0.0] * 5
+    with EmbeddedValkey(data) as valkey:
+        log = EventLog(valkey.client())
+        for body in bodies:
+            at = [time.process_time()]
+            events = read_body(body, "application/x-ndjson").events
+            at.append(time.process_time())
+            sealed, _ = engine.sealer.seal(events)
+            at.append(time.process_time())
+            folded = engine.restore(sealed)
+            at.append(time.process_time())
+            answered = engine.decide(sealed, folded)
+            at.append(time.process_time())
+            log.append(sealed.bodies, msgspec.json.encode(answered.decisions))
+            at.append(time.process_time())
+            spent = [s + b - a for s, a, b in zip(spent, at, at[1:], strict=False)]
+    names = ("read", "seal", "fold and book", "score and decide", "encode and log")
+    return dict(zip(names, spent, strict=True))
 
 
 def _window(folder: Path, lines: list[bytes], model: Model) -> list[Row]:

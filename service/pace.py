@@ -5,6 +5,7 @@ slow, and so measures the good moments; here the time counts from the moment a r
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -22,12 +23,13 @@ async def paced(url: str, bodies: Sequence[bytes], per_second: float) -> list[fl
         f"POST {where.path or '/'} HTTP/1.1\r\nhost: {where.netloc}\r\n"
         "content-type: application/json\r\ncontent-length: "
     ).encode()
-    free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    free: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
     loop = asyncio.get_running_loop()
     began = loop.time()
 
     async def post(body: bytes, due: float) -> float:
-        ends = free.pop() if free else await asyncio.open_connection(where.hostname, where.port)
+        # in turn: one that lies idle for seconds is closed by the server
+        ends = free.popleft() if free else await asyncio.open_connection(where.hostname, where.port)
         reader, writer = ends
         writer.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
         told = await reader.readuntil(b"\r\n\r\n")

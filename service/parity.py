@@ -38,7 +38,7 @@ def parity(shoal: Shoal) -> Parity:
         names = names[:: len(names) // ACCOUNTS_MAX + 1]
         at = window.watermark
         now = window.ask(names, at)
-        last = shoal.entry_id[-1] if shoal.entry_id else None
+        last = shoal.entries.last
     again = Engine(shoal.policy, shoal.secret, catalog=shoal.engine.catalog)
     pairs: list[tuple[F64, F64]] = []
     events = 0

@@ -22,7 +22,6 @@ import os
 import subprocess
 import threading
 import time
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -31,7 +30,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import msgspec
-import numpy as np
 import redis
 import structlog
 from redis.exceptions import RedisClusterException
@@ -56,6 +54,7 @@ from service.erasure import Erased, digest_of_log, digest_of_state
 from service.folder import Folder
 from service.lease import Lease
 from service.log import NOTHING, Entry, EventLog, Fenced, LogError, parse_id
+from service.ordinals import Ordinals
 from service.records import LOCAL, PAGE_ROWS_MAX, Records
 from service.records import Action as Proposed
 from service.records import Case as KeptCase
@@ -258,8 +257,7 @@ class Shoal:
             self._together = SharedFold(self.engine, window, self.log, self.client, self._record)
         else:
             self.engine = Engine(self.policy, self.secret, self.model, catalog)
-        self.entry_first: list[int] = []  # ordinal of each entry's first event, and the entry's id
-        self.entry_id: list[str] = []
+        self.entries = Ordinals()
         self.accepted = self._snapshot_at = 0
         # where in the log the snapshots that can be read were taken, oldest first
         self._snapshots_of: deque[str] = deque(maxlen=snapshot.KEPT)
@@ -410,8 +408,7 @@ class Shoal:
 
     def _noted(self, entry_id: str, n: int) -> None:
         if not self.shared:
-            self.entry_first.append(self.accepted)
-            self.entry_id.append(entry_id)
+            self.entries.add(self.accepted, entry_id)
         self.accepted += n
 
     def close(self) -> None:
@@ -512,11 +509,11 @@ class Shoal:
 
     def first_answer(self, ordinal: int) -> Decision | None:
         """The decision that the event with this ordinal was answered with; None if it is not kept."""
-        place = bisect_right(self.entry_first, ordinal) - 1
-        if ordinal < 0 or place < 0:
+        held = self.entries.of(ordinal)
+        if held is None:
             return None
-        decisions = self._decisions_in(self.entry_id[place])
-        at = ordinal - self.entry_first[place]
+        entry, at = held
+        decisions = self._decisions_in(entry)
         return _decode_answer(decisions[at]) if at < len(decisions) else None
 
     def _read_decisions(self, entry_id: str) -> list[msgspec.Raw]:
@@ -637,11 +634,10 @@ class Shoal:
                 arrays = {k: v.copy() for k, v in self.engine.window.save().items()}  # type: ignore[attr-defined]
                 meta = self.engine.save() | {
                     "catalog": self.engine.catalog.hash,
-                    "log": self.entry_id[-1] if self.entry_id else "0-0",
+                    "log": self.entries.last,
                     "accepted": self.accepted,
-                    "entry_id": list(self.entry_id),
                 }
-                arrays["entry_first"] = np.array(self.entry_first, np.int64)
+                arrays |= self.entries.save()
                 accepted = self.accepted
             path = snapshot.save(self.folder.snapshots, f"{accepted}", arrays, meta)
             self._snapshot_at = accepted
@@ -649,8 +645,7 @@ class Shoal:
             return path
 
     def _load(self, arrays: dict[str, Any], meta: dict[str, Any]) -> str:
-        self.entry_first = arrays.pop("entry_first").tolist()
-        self.entry_id = list(meta["entry_id"])
+        self.entries = Ordinals.load(arrays, meta)
         self.accepted = self._snapshot_at = int(meta["accepted"])
         self.engine.window.load(arrays)  # type: ignore[attr-defined]
         self.engine.load(meta)

@@ -95,7 +95,7 @@ class Vitals:
         if shoal.fault is None:
             told["accounts"].set(len(shoal.engine.ledger))
             told["clusters"].set(len(shoal.engine.cluster_ids))
-            told["log_entries"].set(len(shoal.entry_id))
+            told["log_entries"].set(len(shoal.entries))
             told["news_events"].set(shoal.engine.news)
         told["queue_events"].set(self._ingest.count)
         told["queue_bytes"].set(self._room.taken)

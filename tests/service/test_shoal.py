@@ -67,10 +67,9 @@ def same_state(left: Shoal, right: Shoal) -> None:
     assert left.engine.ledger == right.engine.ledger
     assert left.engine.names == right.engine.names
     assert left.engine.kinds.names == right.engine.kinds.names
-    assert (left.accepted, left.entry_first, left.entry_id) == (
+    assert (left.accepted, left.entries) == (
         right.accepted,
-        right.entry_first,
-        right.entry_id,
+        right.entries,
     )
     assert left.engine.window.watermark == right.engine.window.watermark
     np.testing.assert_array_equal(vectors(left.engine, accounts), vectors(right.engine, accounts))
@@ -188,7 +187,7 @@ def test_parity_tells_when_the_log_lost_something(start: Start) -> None:
     feed(shoal, a_ring())
     feed(shoal, [msgspec.json.encode(one(900, "ring0", device_id="another"))])
     assert parity(shoal).differing == 0
-    last = shoal.entry_id[-1]
+    last = shoal.entries.last
     shoal.client.xdel("{shoal:log}", last)
     told = parity(shoal)
     assert told.differing > 0
