@@ -263,7 +263,7 @@ def test_a_snapshot_ahead_of_a_log_that_lost_its_end_is_never_used(start: Start)
     shoal.snapshot()
     feed(shoal, lines[20:40])
     shoal.snapshot()
-    lost = shoal.entry_id[-1]
+    lost = shoal.entries.last
     shoal.client.xdel("{shoal:log}", lost)  # as a power cut would
     crash(shoal)
     for upto in (20, 40):  # at once, and when other entries have come in its place
