@@ -34,7 +34,7 @@ from service.console import add_console, page
 from service.courier import BadUrl, Courier, Network
 from service.database import RecordsError
 from service.door import Door
-from service.gate import RATE, Caller, Gate
+from service.gate import RATE, Caller, Gate, refuse_rebound
 from service.ingest import Ingest, Room
 from service.intake import BODY_MAX, read_body
 from service.openapi import complete
@@ -242,15 +242,18 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
         try:
             if session is not None:
                 refuse_forged(session, method, headers)
-                caller: Caller = await aside(gate.holder, session.key_id)
+                id = session.key_id
+                caller: Caller = gate.holder(id) if gate.fresh else await aside(gate.holder, id)
             elif gate.known(authorization):
                 caller = gate.admit(authorization)
             else:
                 caller = await aside(gate.admit, authorization)
         except RecordsError as problem:
             raise unavailable(str(problem)) from None
-        if caller.scopes is None and method not in SAFE:
-            refuse_elsewhere(headers)
+        if caller.scopes is None:
+            refuse_rebound(headers.get(b"host", b""))
+            if method not in SAFE:
+                refuse_elsewhere(headers)
         return caller
 
     def may(request: Request, scope: r.Scope) -> str:
@@ -729,7 +732,8 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
     async def get_session(request: Request) -> Any:
         """Who asks, what he may do, and for a browser's session when it ends and its CSRF token."""
         caller: Caller = request.state.caller
-        session = sessions.of(dict(request.scope["headers"]))
+        headers = dict(request.scope["headers"])
+        session = None if headers.get(b"authorization") else sessions.of(headers)
         return {
             "name": caller.name,
             "scopes": sorted(caller.scopes if caller.scopes is not None else get_args(r.Scope)),
@@ -741,7 +745,7 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
     async def docs() -> Response:
         return page("docs.html", paths=app.openapi()["paths"])
 
-    add_console(app, shoal, gate, sessions, admit, aside)
+    add_console(app, shoal, sessions, admit, aside, vitals.refused)
 
     make = app.openapi
     app.openapi = lambda: app.openapi_schema or complete(make())  # type: ignore[method-assign]

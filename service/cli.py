@@ -484,7 +484,7 @@ def keys_create(
         try:
             print(kept.create_key(name, scope, rate=rate, by=_actor()))
         except ValueError as problem:
-            raise typer.BadParameter(str(problem), param_hint="--scope") from None
+            raise typer.BadParameter(str(problem)) from None
 
 
 @keys_app.command("list")

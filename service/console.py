@@ -3,6 +3,7 @@
 A page of ours loads nothing, runs nothing and cannot be framed; what it needs is in it.
 """
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -15,14 +16,13 @@ from fastapi import FastAPI, Request, Response
 from jinja2 import Environment, select_autoescape
 from starlette.responses import HTMLResponse, RedirectResponse
 
-from service.gate import Caller, Gate
+from service.gate import Caller
 from service.problem import Problem
 from service.session import COOKIE, LIFE_S, Headers, Sessions, refuse_elsewhere
 from service.shoal import Shoal
-from service.unpack import too_large
 
 CLUSTERS_SHOWN = 100
-FORM_MAX = 4096  # bytes of a form that has a key in it
+FORM_S = 10.0  # how long a form may take to arrive
 
 
 def page(name: str, status: int = 200, /, **values: Any) -> Response:
@@ -45,12 +45,16 @@ def page(name: str, status: int = 200, /, **values: Any) -> Response:
 def add_console(
     app: FastAPI,
     shoal: Shoal,
-    gate: Gate,
     sessions: Sessions,
     admit: Callable[[str, Headers], Awaitable[Caller]],
     aside: Callable[..., Awaitable[Any]],
+    refused: Callable[[str], None],
 ) -> None:
-    """Its routes. `admit` names the caller of a method and headers, `aside` runs a call on a thread."""
+    """The console's routes.
+
+    `admit` names the caller of a method and headers, `aside` runs a call on a thread, `refused` is
+    told why somebody was sent away.
+    """
 
     @app.get("/", include_in_schema=False)
     async def console(request: Request) -> Response:
@@ -72,16 +76,23 @@ def add_console(
 
     @app.post("/sign-in", include_in_schema=False)
     async def sign_in(request: Request) -> Response:
-        refuse_elsewhere(dict(request.scope["headers"]))
-        body = await request.body()
-        if len(body) > FORM_MAX:
-            raise too_large(FORM_MAX)
-        form = parse_qs(body.decode("latin-1"))
         try:
-            caller: Caller = await aside(gate.admit, f"Bearer {form.get('key', [''])[0].strip()}")
+            refuse_elsewhere(dict(request.scope["headers"]))
+            async with asyncio.timeout(FORM_S):
+                form = parse_qs((await request.body()).decode("latin-1"))
+            key = form.get("key", [""])[0].strip()
+            caller = await admit("GET", {b"authorization": f"Bearer {key}".encode()})
+            caller.knock()
             caller.must("read")
+        except TimeoutError:
+            raise Problem(
+                408, "Too slow", f"a form arrives within {FORM_S:g} s", {"Connection": "close"}
+            ) from None
         except Problem as problem:
-            return page("sign_in.html", problem.status, problem=problem.detail)
+            refused(problem.cause)
+            told = page("sign_in.html", problem.status, problem=problem.detail)
+            told.headers.update(problem.headers or {})
+            return told
         await aside(shoal.records.audit, caller.name, "sign in", f"key {caller.key_id}", {})
         answer = RedirectResponse("/", 303)
         answer.set_cookie(

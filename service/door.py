@@ -2,7 +2,8 @@
 
 A request gets a name (`X-Request-Id`, the caller's own if it is a sane one), which is in the answer, in
 problems and in the log. Who asks is settled before a byte of the body is read, so that strangers cost
-nothing; how much may be sent is counted as it arrives, whatever was said of it.
+nothing (but for the forms of the console, of a few kilobytes); how much may be sent is counted as it
+arrives, whatever was said of it.
 """
 
 import itertools
@@ -20,15 +21,17 @@ from service.problem import Problem, request_id
 from service.session import Headers
 from service.unpack import too_large, unpacker
 
-SMALL_MAX = 4 * 2**20  # bytes of any body but events
+SMALL_MAX = 4 * 2**20  # bytes of any other body
 EVENTS = "/v1/events"
+FORMS = frozenset({"/sign-in", "/sign-out"})  # which strangers send
+FORM_MAX = 4096  # bytes
 # "/" lets its own caller in: a browser is shown where to sign in
 OPEN = frozenset(
     {"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/sign-in", "/sign-out"}
 )
 
 _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
-_ALWAYS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+_ALWAYS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin")]
 
 _log = structlog.get_logger()
 
@@ -53,7 +56,7 @@ class Door:
         request_id.set(name.decode())
         headers = [(b"x-request-id", name), *_ALWAYS]
         path, size, started = scope["path"], 0, False
-        most = BODY_MAX if path == EVENTS else SMALL_MAX
+        most = BODY_MAX if path == EVENTS else FORM_MAX if path in FORMS else SMALL_MAX
 
         async def told(message: Message) -> None:
             nonlocal started

@@ -8,11 +8,14 @@ a fresh look, so that a new key counts at once, but not more than GUESSES times 
 guess cost next to nothing.
 """
 
+import ipaddress
 import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import urlsplit
 
 from service.problem import Problem
 from service.records import Records, Scope
@@ -23,6 +26,7 @@ GUESSES = 20
 RATE = 50_000.0  # events a second and key, if nothing else is said: more than one core decides
 BURST_S = 5.0  # how many seconds' worth may come at once
 
+_LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 _ASK = {"WWW-Authenticate": "Bearer"}
 
 
@@ -96,9 +100,14 @@ class Gate:
         self._named: dict[str, str | None] = {}  # secret to key id
         self._lock = threading.Lock()
 
+    @property
+    def fresh(self) -> bool:
+        """Whether a key's id can be looked up without the records."""
+        return self._clock() < self._until
+
     def known(self, authorization: str) -> bool:
         """Whether `admit` would answer without a look at the records."""
-        if self._clock() >= self._until:
+        if not self.fresh:
             return False
         secret = _secret(authorization)
         if secret and _id(secret) not in self._callers:
@@ -113,9 +122,7 @@ class Gate:
             RecordsError: the records cannot be read.
         """
         with self._lock:
-            if self._clock() >= self._until:
-                self._guesses = 0
-                self._look()
+            self._look_if_due()
             if not authorization:
                 if self._open:
                     return Caller("local")
@@ -135,16 +142,14 @@ class Gate:
         return caller
 
     def holder(self, key_id: str) -> Caller:
-        """The holder of a key, by its id: of a session.
+        """The holder of the key with this id; sessions name it so.
 
         Raises:
             Problem: 401 when it is revoked.
             RecordsError: the records cannot be read.
         """
         with self._lock:
-            if self._clock() >= self._until:
-                self._guesses = 0
-                self._look()
+            self._look_if_due()
             caller = self._callers.get(key_id)
         if caller is None:
             raise Problem(401, "Not signed in", "the key of this session is revoked", _ASK)
@@ -153,6 +158,11 @@ class Gate:
     def forget(self) -> None:
         """Look at the records again before the next caller: a key was just revoked."""
         self._until = -1.0
+
+    def _look_if_due(self) -> None:
+        if not self.fresh:
+            self._guesses = 0
+            self._look()
 
     def _look(self) -> None:
         keys = self._records.list_keys()
@@ -165,6 +175,29 @@ class Gate:
             if k.revoked_at is None
         }
         self._until = self._clock() + LIFE_S
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is this machine's own."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in _LOOPBACK_NAMES
+
+
+@lru_cache(maxsize=64)
+def refuse_rebound(host: bytes) -> None:
+    """Raises Problem (403) where a `Host` names another machine.
+
+    A service without keys listens on the loopback only. Whoever asks it for another name is a page whose
+    name was made to lead here (DNS rebinding), and its `Origin` is right.
+    """
+    try:
+        name = urlsplit(f"//{host.decode('latin-1')}").hostname or ""
+    except ValueError:
+        name = ""
+    if host and not is_loopback(name):
+        raise Problem(403, "Forged", "without a key this service answers to localhost only")
 
 
 def _secret(authorization: str) -> str:

@@ -17,13 +17,12 @@ from detector.model import Model, current, load
 from detector.policy import read_policy
 from service.app import create_app
 from service.folder import Folder
-from service.gate import RATE
+from service.gate import RATE, is_loopback
 from service.records import Records
 from service.shoal import Shoal
 from service.stream import Decisions
 
 BACKLOG = 2048  # connections that wait to be taken
-_LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 
 
 class ServeProblem(RuntimeError):
@@ -62,13 +61,6 @@ def bind(host: str, port: int) -> socket.socket:
         )
         raise ServeProblem(f"cannot listen on {host}:{port}: {problem.strerror}{taken}") from None
     return listening
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host in _LOOPBACK_NAMES
 
 
 def run(

@@ -3,14 +3,15 @@
     shoal_session = <key id>.<ends at, epoch s>.<nonce>.<HMAC of the rest>
 
 The cookie names the key and holds nothing of it, and nothing is kept here: every instance with this
-data folder knows it. A session ends with its key (a revoked one at the latest a second later), after
+data folder's `webhook.key` knows it. A session ends with its key (a revoked one at the latest a second later), after
 LIFE_S, or when the browser signs out, which makes the browser forget it.
 
 So that no other site can use it: the cookie is `SameSite=Strict` and `HttpOnly`; a request by session
 that changes something must bring the session's token in `X-CSRF-Token` (`GET /v1/session` tells it,
 which no other site can read), and must not be said to come from elsewhere by `Sec-Fetch-Site` or
-`Origin`. That is OWASP's "signed double-submit cookie" with the fetch metadata checked, too. Where there
-are no keys yet, and everybody on this machine may do everything, other sites are refused likewise.
+`Origin`. The token is an HMAC of the session (OWASP's "HMAC based token"). Where there are no keys yet,
+and everybody on this machine may do everything, other sites are refused likewise, and so is whoever asks
+for another name than this machine's own (`service/gate.py`).
 Requests with a key in `Authorization` need none of it: a browser does not send that by itself.
 """
 
@@ -20,7 +21,6 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 
 from service.problem import Problem
 
@@ -52,11 +52,7 @@ class Sessions:
 
     def of(self, headers: Headers) -> Session | None:
         """The session that a request's cookie is of; None without one, a forged or a past one."""
-        try:
-            morsel = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1")).get(COOKIE)
-        except CookieError:
-            return None
-        said, _, mac = (morsel.value if morsel else "").rpartition(".")
+        said, _, mac = _cookie(headers).rpartition(".")
         if not said or not hmac.compare_digest(mac.encode(), self._mac("cookie", said).encode()):
             return None
         key_id, ends_at, _ = said.split(".")
@@ -66,6 +62,19 @@ class Sessions:
 
     def _mac(self, what: str, said: str) -> str:
         return hmac.new(self._key, f"{what}:{said}".encode(), hashlib.sha256).hexdigest()
+
+
+def _cookie(headers: Headers) -> str:
+    """The value of our cookie; empty without one.
+
+    `http.cookies` is not used: strangers send this, its time is quadratic in what they send, and one odd
+    cookie of another service on this host would cost the whole header.
+    """
+    for part in headers.get(b"cookie", b"").decode("latin-1").split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == COOKIE:
+            return value
+    return ""
 
 
 def refuse_forged(session: Session, method: str, headers: Headers) -> None:
@@ -86,7 +95,8 @@ def refuse_elsewhere(headers: Headers) -> None:
     site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
     if site is not None:
         ours = site in (b"same-origin", b"none")
-    elif origin is not None:  # an older browser; a proxy in between has to leave `Host` as it was
+    elif origin is not None:
+        # an older browser, or plain http off this machine; a proxy has to leave `Host` as it was
         ours = origin.partition(b"://")[2] == headers.get(b"host", b"")
     else:
         ours = True  # not a browser, which would send one or the other with what changes something

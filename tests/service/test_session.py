@@ -1,5 +1,6 @@
 """Sessions of the console: who has one, when it ends, and what another site cannot do with it."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -57,6 +58,18 @@ def test_a_cookie_that_was_touched_is_nobodys(place: int, to: str) -> None:
 def test_any_cookie_can_be_read(value: bytes) -> None:
     assert Sessions(KEY, Clock()).of({b"cookie": b"shoal_session=" + value}) is None
     assert Sessions(KEY, Clock()).of({b"cookie": value}) is None
+
+
+def test_cookies_of_others_cost_neither_the_session_nor_time() -> None:
+    sessions = Sessions(KEY, Clock())
+    mine = f"{COOKIE}={sessions.begin('0123456789abcdef')}"
+    for before in ('prefs={"a":1}; ', "x=a b c; ", "{}; ", ";;=; ", f"{COOKIE}x=1; "):
+        assert sessions.of({b"cookie": (before + mine).encode()}) is not None, before
+    # quadratic readers take hours for these; ours a hundredth of a second
+    for evil in (b"a" + b"=" * 10**6 + b'"', b'a="' + b'\\"' * 10**6, b";" * 10**6):
+        began = time.process_time()
+        assert sessions.of({b"cookie": evil}) is None
+        assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(
@@ -152,7 +165,17 @@ def test_a_session_ends_with_its_key(keyed: Keyed) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"key=", b"key=shoal_0_x", b"\xff\xfe", b"key=" + b"x" * 10_000, b"a=1&" * 100]
+    "body",
+    [
+        b"",
+        b"key=",
+        b"key=shoal_0_x",
+        b"\xff\xfe",
+        b"key=" + b"x" * 10_000,
+        b"a=1&" * 100,
+        b"key=%E2%98%82%00",
+        b"key=\xe2\x98\x82",
+    ],
 )
 def test_who_has_no_key_is_asked_again(keyed: Keyed, body: bytes) -> None:
     api, _, _ = keyed
@@ -174,3 +197,43 @@ def test_other_sites_change_nothing_where_there_are_no_keys(start: Start) -> Non
         event = {"headers": {"sec-fetch-site": "cross-site"}, "content": b"{}"}
         assert problem(api.post("/v1/events", **event), 403)["title"] == "Forged"
         assert api.get("/v1/clusters", headers={"sec-fetch-site": "cross-site"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "203.0.113.7", "[", "127.0.0.1.evil.example"]
+)
+def test_a_name_that_was_made_to_lead_here_is_refused(start: Start, host: str) -> None:
+    with live(start()) as api:
+        rebound = {"host": host, "origin": f"http://{host}", "sec-fetch-site": "same-origin"}
+        assert problem(api.get("/v1/clusters", headers=rebound), 403)["title"] == "Forged"
+        assert problem(api.post("/v1/events", headers=rebound, content=b"{}"), 403)
+        for ours in ("localhost:8000", "[::1]:8000", "127.0.0.1"):
+            assert api.get("/v1/clusters", headers={"host": ours}).status_code == 200
+
+
+def test_a_key_may_be_asked_for_from_anywhere(keyed: Keyed) -> None:
+    api, key, _ = keyed
+    headers = {"authorization": f"Bearer {key('read')}", "host": "shoal.example"}
+    assert api.get("/v1/clusters", headers=headers).status_code == 200
+
+
+def test_signing_in_is_at_the_rate_of_the_key(keyed: Keyed) -> None:
+    api, _, shoal = keyed
+    secret = shoal.records.create_key("ann", ["read"], rate=0.2)
+    told = [api.post("/sign-in", data={"key": secret}) for _ in range(5)]
+    assert [x.status_code for x in told][-2:] == [429, 429]
+    assert int(told[-1].headers["retry-after"]) >= 1
+    assert 'shoal_refused_total{cause="too_fast"}' in api.get("/metrics").text
+
+
+def test_a_key_and_a_cookie_are_the_key(keyed: Keyed) -> None:
+    api, key, _ = keyed
+    api.post("/sign-in", data={"key": key("read")})
+    headers = {"authorization": f"Bearer {key('ingest')}"}
+    told = api.get("/v1/session", headers=headers).json()
+    assert (told["scopes"], told["csrf"], told["ends_at"]) == (["ingest"], None, None)
+
+
+def test_no_page_makes_a_browser_hide_where_it_comes_from(keyed: Keyed) -> None:
+    api, _, _ = keyed  # without an Origin our own forms would be taken for another site's
+    assert api.get("/sign-in").headers["referrer-policy"] == "same-origin"
