@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from restart import later
 from rich.console import Console
 
 from features.event import decode
@@ -29,21 +30,15 @@ from service.demo import Served
 from service.pace import paced
 from service.scenario import write
 
-ACCOUNTS, DAYS = 1_500, 3.0
-DAY = 86_400_000
-LONG_AGO = 320 * 7 * DAY
+ACCOUNTS = 1_500
 
 
 def sent_again(path: Path) -> Iterator[bytes]:
-    """The events of a log for ever, each time with ids of their own and so many days later."""
+    """The events of a log for ever, each time with ids of their own and three days later."""
     bodies = [msgspec.json.encode(e) for batch in read_events([path]) for e in batch.events]
     for turn in itertools.count():
         for body in bodies:
-            event = decode(body)
-            event.event_id = f"{turn}-{event.event_id}"
-            assert isinstance(event.occurred_at, int)
-            event.occurred_at += int(DAYS * DAY) * turn - LONG_AGO
-            yield msgspec.json.encode(event)
+            yield msgspec.json.encode(later(decode(body), turn))
 
 
 def resident_mb(pid: int) -> float:
@@ -52,20 +47,11 @@ def resident_mb(pid: int) -> float:
     return int(told[1]) / 1024 if told else 0.0
 
 
-def child_of(pid: int, name: str) -> int:
-    """The process of this name that `pid` started."""
-    for status in Path("/proc").glob("[0-9]*/status"):
-        text = status.read_text()
-        if f"PPid:\t{pid}\n" in text and name in text.partition("\n")[0]:
-            return int(status.parent.name)
-    raise LookupError(f"process {pid} runs no {name}")
-
-
 def soak(minutes: int, per_second: float, say: Console) -> list[dict[str, float]]:
     """What each minute was like."""
     with tempfile.TemporaryDirectory(prefix="shoal-soak-") as name:
         folder = Path(name)
-        write("market", folder / "log", 11, ACCOUNTS, DAYS, 0.08, "mixed")
+        write("market", folder / "log", 11, ACCOUNTS, 3, 0.08, "mixed")
         path = folder / "log" / "events.ndjson.zst"
         truth, data = folder / "log" / "truth.csv", folder / "data"
         say.print("training", style="dim")
@@ -75,7 +61,7 @@ def soak(minutes: int, per_second: float, say: Console) -> list[dict[str, float]
         served = Served(data, 0)
         with served as url:
             service = served.process.pid
-            valkey = child_of(service, "valkey")
+            valkey = json.loads((data / "valkey" / "lock").read_text())["valkey_pid"]
             for minute in range(1, minutes + 1):
                 bodies = [*itertools.islice(events, int(60 * per_second))]
                 took = asyncio.run(paced(f"{url}/v1/events", bodies, per_second))

@@ -238,7 +238,7 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
         if shoal.fault is not None:
             raise unavailable(shoal.fault)
         authorization = headers.get(b"authorization", b"").decode("latin-1")
-        session = None if authorization else sessions.of(headers)
+        session = sessions.of(headers)
         try:
             if session is not None:
                 refuse_forged(session, method, headers)
@@ -732,8 +732,7 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
     async def get_session(request: Request) -> Any:
         """Who asks, what he may do, and for a browser's session when it ends and its CSRF token."""
         caller: Caller = request.state.caller
-        headers = dict(request.scope["headers"])
-        session = None if headers.get(b"authorization") else sessions.of(headers)
+        session = sessions.of(dict(request.scope["headers"]))
         return {
             "name": caller.name,
             "scopes": sorted(caller.scopes if caller.scopes is not None else get_args(r.Scope)),

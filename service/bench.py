@@ -151,7 +151,9 @@ def _line(folder: Path, lines: list[bytes], model: Model) -> list[Row]:
         shoal.close()
         gc.unfreeze()
     ingest_us = statistics.median(spent) / n * 1e6
+    gc.freeze()
     steps = _steps(folder / "steps-valkey", bodies, model)
+    gc.unfreeze()
     rest = ingest_us - sum(steps.values()) / n * 1e6
     return [
         Row("decode NDJSON", decode_us, "µs/event"),

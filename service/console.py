@@ -8,12 +8,13 @@ import base64
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
+from functools import cache
 from importlib import resources
 from typing import Any
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request, Response
-from jinja2 import Environment, select_autoescape
+from jinja2 import Environment, Template, select_autoescape
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from service.gate import Caller
@@ -27,6 +28,17 @@ FORM_S = 10.0  # how long a form may take to arrive
 
 def page(name: str, status: int = 200, /, **values: Any) -> Response:
     """A page of ours, which loads nothing and runs nothing, and which nobody can frame."""
+    made, policy = _made(name)
+    return HTMLResponse(
+        made.render(values),
+        status,
+        headers={"Content-Security-Policy": policy, "Cache-Control": "no-store"},
+    )
+
+
+@cache
+def _made(name: str) -> tuple[Template, str]:
+    """A page's template, and the policy that lets its own style in and nothing else."""
     text = resources.files("service").joinpath(name).read_text()
     (style,) = re.findall(r"<style>(.*?)</style>", text, re.S)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -34,12 +46,7 @@ def page(name: str, status: int = 200, /, **values: Any) -> Response:
         f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'self'; "
         "frame-ancestors 'none'"
     )
-    made = Environment(autoescape=select_autoescape(default=True)).from_string(text)
-    return HTMLResponse(
-        made.render(values),
-        status,
-        headers={"Content-Security-Policy": policy, "Cache-Control": "no-store"},
-    )
+    return Environment(autoescape=select_autoescape(default=True)).from_string(text), policy
 
 
 def add_console(

@@ -6,7 +6,7 @@ kept of one is counted in bytes, not objects.
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from service.log import NOTHING, parse_id
 
 
 class Ordinals:
-    """The entries of a log, each with the ordinal of its first event; equal where they hold the same."""
+    """The entries of a log, each with the ordinal of its first event."""
 
     def __init__(self) -> None:
         self._first, self._ms, self._seq = array("q"), array("q"), array("I")
@@ -43,34 +43,23 @@ class Ordinals:
     def __len__(self) -> int:
         return len(self._first)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Ordinals) and self._columns() == other._columns()
-
-    __hash__ = None  # type: ignore[assignment]
-
     def save(self) -> dict[str, I64]:
         """As arrays, for a snapshot."""
-        return {f"entry_{name}": np.array(x, np.int64) for name, x in self._columns().items()}
+        columns = {"entry_first": self._first, "entry_ms": self._ms, "entry_seq": self._seq}
+        return {name: np.array(column, np.int64) for name, column in columns.items()}
 
     @classmethod
     def load(cls, arrays: dict[str, Any], meta: Mapping[str, Any]) -> "Ordinals":
         """What `save` gave, taken out of a snapshot's arrays; older snapshots have the ids in `meta`."""
-        told = cls()
-        told._first = array("q", arrays.pop("entry_first").tolist())
-        ids: Iterable[tuple[int, int]]
+        told, first = cls(), arrays.pop("entry_first").tolist()
         if "entry_id" in meta:
-            ids = map(parse_id, meta["entry_id"])
-        else:
-            ids = zip(
-                arrays.pop("entry_ms").tolist(), arrays.pop("entry_seq").tolist(), strict=True
-            )
-        for ms, seq in ids:
-            told._ms.append(ms)
-            told._seq.append(seq)
+            for ordinal, entry in zip(first, meta["entry_id"], strict=True):
+                told.add(ordinal, entry)
+            return told
+        told._first = array("q", first)
+        told._ms = array("q", arrays.pop("entry_ms").tolist())
+        told._seq = array("I", arrays.pop("entry_seq").tolist())
         return told
-
-    def _columns(self) -> "dict[str, array[int]]":
-        return {"first": self._first, "ms": self._ms, "seq": self._seq}
 
     def _id(self, place: int) -> str:
         return f"{self._ms[place]}-{self._seq[place]}"

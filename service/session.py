@@ -3,8 +3,8 @@
     shoal_session = <key id>.<ends at, epoch s>.<nonce>.<HMAC of the rest>
 
 The cookie names the key and holds nothing of it, and nothing is kept here: every instance with this
-data folder's `webhook.key` knows it. A session ends with its key (a revoked one at the latest a second later), after
-LIFE_S, or when the browser signs out, which makes the browser forget it.
+data folder's `webhook.key` knows it. A session ends with its key (a revoked one at the latest a second
+later), after LIFE_S, or when the browser signs out, which makes the browser forget it.
 
 So that no other site can use it: the cookie is `SameSite=Strict` and `HttpOnly`; a request by session
 that changes something must bring the session's token in `X-CSRF-Token` (`GET /v1/session` tells it,
@@ -51,7 +51,9 @@ class Sessions:
         return f"{said}.{self._mac('cookie', said)}"
 
     def of(self, headers: Headers) -> Session | None:
-        """The session that a request's cookie is of; None without one, a forged or a past one."""
+        """The session that a request is by; None without one, a forged or a past one, or with a key."""
+        if headers.get(b"authorization"):
+            return None
         said, _, mac = _cookie(headers).rpartition(".")
         if not said or not hmac.compare_digest(mac.encode(), self._mac("cookie", said).encode()):
             return None

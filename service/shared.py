@@ -10,7 +10,7 @@ Nobody counts the events that all instances take in, so the answer a duplicate g
 event id (`FirstAnswers`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -21,7 +21,7 @@ from detector.decision import Decision
 from detector.engine import Answered, Engine
 from features.event import AnyEvent, InvalidEvent, decode
 from features.redis import RedisWindow
-from service.log import BeingFolded, Entry, EventLog, parse_id
+from service.log import BeingFolded, Entry, EventLog
 
 BOOKS = 200_000  # events of a shared log within which a second delivery is recognised
 ANSWER_DAYS = 7  # how long the answer that a duplicate gets is kept
@@ -44,10 +44,10 @@ class TakenIn:
 
 
 class SharedFold:
-    """One instance's part in it. The caller holds its lock.
+    """One instance's part in it. While it serves, the caller holds the Shoal's lock.
 
     Args:
-        record: told of each event that an instance which died had not recorded.
+        record: told of the events of each entry that is completed here; some may be recorded already.
     """
 
     def __init__(
@@ -109,7 +109,8 @@ class SharedFold:
                 entry = self._log.append_to_fold([*new.values()], [*new], self._answered)
             except BeingFolded as others:
                 self._answered.clear()
-                self.complete(others.entries)
+                held = self._log.folding()
+                self.complete({id: held[id] for id in held if id in others.entries})
                 continue
             self._answered.clear()
             return known, [*new], entry
@@ -141,24 +142,24 @@ class SharedFold:
     def finish_others(self) -> None:
         """Complete what was being folded already when we looked last: its instance may be gone."""
         self.say_answered()
-        held = set(self._log.folding())
-        self.complete(held & self._met)
-        self._met = held
+        held = self._log.folding()
+        self.complete({id: held[id] for id in held if id in self._met})
+        self._met = set(held)
 
     def say_answered(self) -> None:
         """Tell the log what need not be folded again."""
         self._log.folded(self._answered)
         self._answered.clear()
 
-    def complete(self, entries: Iterable[str] | None = None) -> None:
-        """Fold what is in the log and was not folded to the end, all or of these, and keep its answers.
+    def complete(self, held: Mapping[str, Sequence[str]]) -> None:
+        """Fold entries that were not folded to the end, and keep their answers.
 
         Also where another instance is about to: both come to the same. The ledger has it from the log.
+
+        Args:
+            held: of `EventLog.folding`: the entries, oldest first, and their event_ids.
         """
-        held = self._log.folding()
-        for id in sorted(
-            held.keys() if entries is None else held.keys() & set(entries), key=parse_id
-        ):
+        for id, event_ids in held.items():
             entry = self._log.entry(id)
             # an entry that was lost in a failover was answered to nobody: it is sent again
             events = [decode(body) for body in entry.events] if entry is not None else []
@@ -170,7 +171,7 @@ class SharedFold:
                 decisions = self.answers.keep(events, answered.decisions)
                 _log.warning("completed a fold", entry=id, events=len(events))
             self._record(events, decisions)
-            self._log.folded(held[id])
+            self._log.folded(event_ids)
 
 
 class FirstAnswers:

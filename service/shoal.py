@@ -233,7 +233,7 @@ class Shoal:
         self._name_clusters()
         self.look(everyone=True)
         if self.shared:  # after the look: an account that stands badly is not to be let off
-            self._together.complete()
+            self._together.complete(self.log.folding())
         self.fault, self._lost, self._warm = None, False, self.standby
         _log.info("recovered", events=self.accepted, seconds=round(time.monotonic() - began, 2))
 

@@ -28,13 +28,13 @@ def clusters(engine: Engine) -> list[dict[str, Any]]:
     if found is None:
         return []
     size = found.clusters.size
-    members: dict[int, list[str]] = {}
+    names_in: dict[int, list[str]] = {}
     for account, place in zip(found.account.tolist(), found.place.tolist(), strict=True):
         if place >= 0:
-            members.setdefault(place, []).append(engine.names[account])
+            names_in.setdefault(place, []).append(engine.names[account])
     told = []
     for c in np.argsort(-found.cluster_score, kind="stable").tolist():
-        inside, score = members.get(c, []), float(found.cluster_score[c])
+        inside, score = names_in.get(c, []), float(found.cluster_score[c])
         entries = [engine.ledger[a] for a in inside]
         told.append(
             {

@@ -25,10 +25,10 @@ def test_an_event_is_in_the_entry_that_has_it(entries: list[tuple[int, int, int]
 
     arrays = told.save()
     assert all(a.dtype == np.int64 for a in arrays.values())
-    assert Ordinals.load(dict(arrays), {}) == told
+    np.testing.assert_equal(Ordinals.load(dict(arrays), {}).save(), arrays)
     older = {"entry_first": arrays["entry_first"]}
     ids = [f"{ms}-{seq}" for _, ms, seq in entries]
-    assert Ordinals.load(older, {"entry_id": ids}) == told
+    np.testing.assert_equal(Ordinals.load(older, {"entry_id": ids}).save(), arrays)
     assert not older
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from served import Start, live
 from test_app import problem
+from test_gate import Clock
 
 from service.problem import Problem
 from service.session import COOKIE, LIFE_S, Sessions, refuse_elsewhere, refuse_forged
@@ -17,13 +18,6 @@ from service.shoal import Shoal
 
 KEY = b"k" * 32
 FORM = {"content-type": "application/x-www-form-urlencoded"}
-
-
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def cookie(value: str) -> dict[bytes, bytes]:
