@@ -42,8 +42,9 @@ def _made(name: str) -> tuple[Template, str]:
     text = resources.files("service").joinpath(name).read_text()
     (style,) = re.findall(r"<style>(.*?)</style>", text, re.S)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    forms = "'self'" if "<form" in text else "'none'"
     policy = (
-        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'self'; "
+        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action {forms}; "
         "frame-ancestors 'none'"
     )
     return Environment(autoescape=select_autoescape(default=True)).from_string(text), policy
