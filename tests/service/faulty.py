@@ -29,14 +29,17 @@ import redis
 from served import NDJSON, START, Process, one
 
 from features.event import decode
+from features.plan import IDS_SPAN
 from service.cold import ColdLog, History
 from service.folder import Folder
 from service.log import EventLog
 from service.valkey import EmbeddedValkey
 
 ACCOUNTS = 12
+APART = 10_000  # ms of the callers' clock between two events
 RECOVERY_S = 120.0  # the longest that a service may take to be ready again on a busy machine
 DAY = 86_400_000
+LATEST = 3 * DAY  # how much too late an event comes at most
 
 
 def serve_small(
@@ -94,7 +97,9 @@ class Callers:
 
     def fresh(self, late: bool = False) -> bytes:
         n, self._n = self._n, self._n + 1
-        at = START + 60_000 * n - (self.dice.randrange(1, 3 * DAY) if late else 0)
+        # an event that nobody need know any more would be taken in as news, and rightly
+        assert APART * n + LATEST < IDS_SPAN, "too many events for one data folder"
+        at = START + APART * n - (self.dice.randrange(1, LATEST) if late else 0)
         types = ("login", "request", "payment")
         event = one(
             n,
