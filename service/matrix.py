@@ -80,7 +80,7 @@ class Sizes:
     seeds: Mapping[str, int]  # headline worlds of each tier
     base_rates: tuple[float, ...]  # beside the 5 % of the headline, at T1
     study: tuple[int, float]  # the log that is looked at from all sides
-    small: tuple[int, float]  # a typology × tier world ...
+    small: tuple[int, float, float]  # a typology × tier world, with its abusive share ...
     smalls: int  # ... and how many of them: one of few rings is luck
     looped: tuple[int, float]  # a closed loop
     swept: tuple[int, float]
@@ -93,21 +93,21 @@ class Sizes:
     rounds: int
 
 
+SMALL_SHARE = 0.12  # abusive, in worlds too small for 5 % to hold a few rings
 SIZES: Mapping[str, Sizes] = {
     "full": Sizes(
         train=(1, 12_000, 3), headline=(21_200, 2), seeds={"T0": 1, "T1": 5, "T2": 2, "T3": 2},
-        base_rates=(0.001, 0.01), study=(5000, 3), small=(1500, 3), smalls=3, looped=(1000, 4),
+        base_rates=(0.001, 0.01), study=(5000, 3), small=(3600, 3, 0.05), smalls=3, looped=(1000, 4),
         swept=(1200, 3), tiers=TIERS, knobs=len(KNOBS), all_values=True, poisons=(0.01, 0.05, 0.1), crowds=(0.1, 0.3),
         answers=len(ANSWERS), rounds=3,
     ),
     "quick": Sizes(
         train=(1, 900, 2), headline=(700, 2), seeds={"T0": 1, "T1": 1, "T2": 1, "T3": 1},
-        base_rates=(0.01,), study=(900, 2), small=(300, 2), smalls=1, looped=(300, 2),
+        base_rates=(0.01,), study=(900, 2), small=(300, 2, SMALL_SHARE), smalls=1, looped=(300, 2),
         swept=(300, 2), tiers=("T1", "T3"), knobs=3, all_values=False, poisons=(0.1,), crowds=(0.2,),
         answers=2, rounds=1,
     ),
 }  # fmt: skip
-SMALL_SHARE = 0.12  # abusive, in worlds too small for 5 % to hold a few rings
 TRAIN_SEED, TEST_SEED, SMALL_SEED = (
     11,
     1001,
@@ -151,7 +151,7 @@ def standard(size: str) -> list[Cell]:
         for tier in s.tiers:
             seed, about = SMALL_SEED + t, (("typology", typology), ("tier", tier))
             for i in range(s.smalls):
-                world = World(typology, seed + 1000 * i, *s.small, SMALL_SHARE, tier)
+                world = World(typology, seed + 1000 * i, *s.small, tier)
                 name = f"typology-{typology}-{tier}-{i + 1}"
                 cells.append(Cell(name, "judge", (world,), about, model))
             world = World(typology, seed + 100, *s.looped, SMALL_SHARE, tier)

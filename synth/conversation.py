@@ -1,5 +1,6 @@
 """A conversation as it is begun: which program, on what, through whom. The exchange plays it."""
 
+from struct import Struct
 from typing import Protocol
 
 from synth import calls as c
@@ -38,16 +39,16 @@ class Conversation:
         self.session = 0  # 0: one of its own
         self.script = _NO_SCRIPT
 
-    def given(
-        self, exchange: Exchange, at: int, caller: Caller, tempo: int, turns: int
-    ) -> tuple[int, ...]:
+    def given(self, exchange: Exchange, at: int, caller: Caller, tempo: int, turns: int) -> bytes:
         """The row that begins it at `at`, as synth/calls.py lists the columns; 0 turns: as the tempo has it."""
-        word = exchange.fragment
-        return (
-            at, caller.pool, caller.seat, caller.customer, tempo, turns, caller.net(),
-            MODEL_NUMBER[self.model], exchange.models[self.model], exchange.notes[self.note], self.flags,
-            *self.script, self.session, word(self.env), word(self.user), *self.rig.inked(exchange),
-        )  # fmt: skip
+        word, model = exchange.fragment, self.model
+        first, prompts = self.script
+        return _own(
+            at, caller.pool, caller.seat, caller.customer, tempo, turns, caller.net(), MODEL_NUMBER[model],
+            exchange.models[model], exchange.notes[self.note], self.flags, first, prompts, self.session,
+            word(self.env), word(self.user),
+        ) + (self.rig.row or self.rig.inked(exchange))  # fmt: skip
 
 
+_own = Struct(f"{c.K_PROGRAM}q").pack  # the columns before those of the program
 _NO_SCRIPT: tuple[int, int] = (c.NONE, 0)  # first fragment and number of set prompts

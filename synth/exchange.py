@@ -9,7 +9,6 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
-from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,6 @@ from synth.wire import fragment
 
 BLOCK = 1 << 20  # bytes printed at a time
 _time = itemgetter(0)
-_talk = Struct(f"{c.GIVEN}q").pack
 
 # List prices in USD per token: input, output. A cache read costs a tenth of the input price and a
 # write 1.25 times as much.
@@ -257,9 +255,9 @@ class Exchange:
 
     # --- time
 
-    def begin(self, given: tuple[int, ...]) -> None:
-        """A talk, by the given columns of calls.py in their order."""
-        self._given += _talk(*given)
+    def begin(self, given: bytes) -> None:
+        """A talk, by the given columns of calls.py in their order, as 64-bit integers."""
+        self._given += given
 
     def tell(self, seen: int, account: int, text: str) -> None:
         """A line about an account (a JSON object without its closing brace) that is observed at `seen`."""

@@ -6,6 +6,7 @@ hours. A *rig* is one program installed on one device.
 """
 
 from dataclasses import dataclass, field, replace
+from struct import Struct
 from typing import NamedTuple
 
 from synth import calls as c
@@ -26,6 +27,7 @@ _CONTAINERS = (("/root", 5.0), ("/workspace", 3.0), ("/home/vscode", 2.0), ("/ap
 MODES = (("terminal", 42.0), ("editor", 16.0), ("application", 14.0), ("web", 28.0))
 
 _CACHE_TTL_MS = {None: 0, "5m": 300_000, "1h": 3_600_000}
+_program = Struct(f"{c.GIVEN - c.K_PROGRAM}q").pack  # a talk's columns from the program on
 _LARGEST = "lagoon-max-4"
 # What each kind of client asks for, as often as it stands here.
 MODELS: dict[str, tuple[str, ...]] = {
@@ -79,7 +81,7 @@ class Rig:
     cache_ttl: str | None  # None: this program caches nothing
     titles: bool  # asks for a title of each conversation
     flags: int = field(init=False)
-    _inked: tuple[int, ...] | None = field(default=None, init=False, repr=False)
+    row: bytes = field(default=b"", init=False, repr=False)  # `inked`, once it has been
 
     def __post_init__(self) -> None:
         chatty = self.program.kind in ("cli", "ide")  # calls tools: machine tempo, minted ids
@@ -89,17 +91,16 @@ class Rig:
             | c.TITLES * self.titles
         )
 
-    def inked(self, exchange: Exchange) -> tuple[int, ...]:
-        """The columns of a talk that follow from the program alone, in the order of synth/calls.py."""
-        if self._inked is None:
-            word, template = exchange.fragment, self.template
-            said = word(template.said) if template else c.NONE
-            self._inked = (
-                template.tokens if template else 0, said + 1, _CACHE_TTL_MS[self.cache_ttl],
-                word(self.agent), word(self.tls), word(self.device), word(self.page), word(self.stated),
-                word(self.order), word(self.meta), said, word(self.fixed),
-            )  # fmt: skip
-        return self._inked
+    def inked(self, exchange: Exchange) -> bytes:
+        """The columns of a talk that follow from the program alone, as synth/calls.py lists them."""
+        word, template = exchange.fragment, self.template
+        said = word(template.said) if template else c.NONE
+        self.row = _program(
+            template.tokens if template else 0, said + 1, _CACHE_TTL_MS[self.cache_ttl],
+            word(self.agent), word(self.tls), word(self.device), word(self.page), word(self.stated),
+            word(self.order), word(self.meta), said, word(self.fixed),
+        )  # fmt: skip
+        return self.row
 
 
 @dataclass(slots=True)

@@ -4,7 +4,8 @@ import csv
 import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from synth.world import TruthRow, World, simulate
 EVENTS, TRUTH, PLAN = "events.ndjson.zst", "truth.csv", "ip_plan.csv"
 LABELS, BOOKS = "labels.csv", "books.csv"
 _LEVEL = 1
+_THREADS = 1  # beside the one that plays; how many is part of what the bytes of the file are
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def write(
 def _write(out: Path, world: World, progress: Callable[[int], None] | None) -> Written:
     out.mkdir(parents=True, exist_ok=True)
     count = 0
-    compressor = zstandard.ZstdCompressor(level=_LEVEL)
+    compressor = zstandard.ZstdCompressor(level=_LEVEL, threads=_THREADS)
     with (out / EVENTS).open("wb") as raw, compressor.stream_writer(raw) as sink:
         for block, lines in world.blocks():
             sink.write(block)
@@ -60,13 +62,13 @@ def _write(out: Path, world: World, progress: Callable[[int], None] | None) -> W
             if progress:
                 progress(count)
     truth = world.truth()
-    _table(out / TRUTH, [f.name for f in fields(TruthRow)], (astuple(row) for row in truth))
+    _rows(out / TRUTH, TruthRow, truth)
     _table(
         out / PLAN,
         ["prefix", "country", "asn", "network_type"],
         ((p.cidr, p.country, p.asn, p.network_type) for p in world.plan),
     )
-    _table(out / LABELS, [f.name for f in fields(LabelRow)], map(astuple, world.labels()))
+    _rows(out / LABELS, LabelRow, world.labels())
     _table(
         out / BOOKS,
         ["ring_id", "typology", "tier", "accounts", "lost", "good", "usd"],
@@ -96,6 +98,12 @@ def _uncollected() -> Iterator[None]:
             gc.freeze()  # there and back: what is here is old, and no reason to collect at once
             gc.unfreeze()
             gc.enable()
+
+
+def _rows(path: Path, kind: type, rows: Iterable[object]) -> None:
+    """A column for each field of a dataclass."""
+    names = [field.name for field in fields(kind)]
+    _table(path, names, map(attrgetter(*names), rows))
 
 
 def _table(path: Path, header: list[str], rows: Iterable[Iterable[object]]) -> None:

@@ -37,7 +37,7 @@ class Bench:
         given_[c.K_TEMPO], given_[c.K_TURNS] = ex.tempo(tempo), turns
         given_[c.K_MODEL] = given_[c.K_PROGRAM] = given_[c.K_SYSTEM] = given_[c.K_SESSION] = 0
         given_[c.K_FLAGS], given_[c.K_TTL] = c.CHATTY | c.HAS_SESSION, 3_600_000
-        ex.begin(tuple(given_))
+        ex.begin(np.array(given_, np.int64).tobytes())
 
     def play(self, until: int) -> list[dict[str, Any]]:
         """First deliveries in order of their occurrence."""
