@@ -83,12 +83,12 @@ def fill_disk(target: Target) -> None:
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[bool]:
-    """A tmpfs of 320 MB (below 256 a service is not ready) on a folder; whether it could be mounted."""
+    """A tmpfs of 640 MB (with less than 256 free a service is not ready) on a folder; whether it could be mounted."""
     folder.mkdir()
     mounted = (
         shutil.which("mount") is not None
         and subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=320m", "shoal-faults", str(folder)],
+            ["mount", "-t", "tmpfs", "-o", "size=640m", "shoal-faults", str(folder)],
             capture_output=True,
         ).returncode
         == 0

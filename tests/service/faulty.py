@@ -228,8 +228,8 @@ class Target:
             with contextlib.suppress(httpx.TransportError):
                 if self.service.client.get("/readyz").status_code == 200:
                     return
-            assert self.service.process.is_alive(), self.service._said.read_text()[-2000:]
-            assert time.monotonic() < deadline, self.service._said.read_text()[-2000:]
+            assert self.service.process.is_alive(), self.service._said.read_text(errors="replace")[-2000:]
+            assert time.monotonic() < deadline, self.service._said.read_text(errors="replace")[-2000:]
             time.sleep(0.05)
 
     def round(self, fault: Callable[["Target"], None], seconds: float = 0.6, **mix: float) -> Found:
@@ -324,7 +324,7 @@ class Pair(Target):
         return sorted(_status(one) for one in (self.service, self.standby))
 
     def _words(self) -> str:
-        return self.service._said.read_text()[-3000:]
+        return self.service._said.read_text(errors="replace")[-3000:]
 
     def exchange(self) -> None:
         """The standby is the service now; a new standby is started beside it."""

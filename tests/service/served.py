@@ -129,7 +129,7 @@ class Process:
         self.process.start()
         deadline = time.monotonic() + READY_S
         while not self._ready():
-            assert self.process.is_alive(), self._said.read_text()
+            assert self.process.is_alive(), self._said.read_text(errors="replace")
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
