@@ -199,10 +199,12 @@ def open_parquet(path: Path) -> Any:
         raise _unreadable(path, None, problem) from None
 
 
-def _unreadable(path: Path, row: int | None, problem: Exception) -> InputProblem:
+def _unreadable(
+    path: Path, row: int | None, problem: Exception, column: str | None = None
+) -> InputProblem:
     reason = str(problem).split("\n")[0].rstrip(". ")
     error = f"not readable as Parquet: {reason}"
-    return InputProblem(path, row, None, error, "was it copied whole?")
+    return InputProblem(path, row, column, error, "was it copied whole?")
 
 
 def parquet_batches(path: Path, file: Any, batch: int) -> Iterator[tuple[int, Any]]:
@@ -220,8 +222,29 @@ def parquet_batches(path: Path, file: Any, batch: int) -> Iterator[tuple[int, An
             raise _unreadable(path, first, problem) from None
         if part is None:
             return
-        yield first, part
-        first += part.num_rows
+        bad = _unsound(part)
+        sound = part.num_rows if bad is None else bad[0]
+        if sound:
+            yield first, part.slice(0, sound)
+        first += sound
+        if bad is not None:
+            raise _unreadable(path, first, *bad[1:])
+
+
+def _unsound(part: Any) -> tuple[int, Exception, str | None] | None:
+    """The first row of a batch that cannot be read, why, and the column: whoever wrote the file may
+    have called text what is not UTF-8. None where all is well."""
+    try:
+        part.validate(full=True)
+    except pa.ArrowException as whole:
+        for row in range(part.num_rows):
+            for name, column in zip(part.schema.names, part.columns, strict=True):
+                try:
+                    column.slice(row, 1).validate(full=True)
+                except pa.ArrowException as problem:
+                    return row, problem, name
+        return 0, whole, None
+    return None
 
 
 def missing_column(path: Path, name: str, columns: Sequence[str]) -> InputProblem:

@@ -281,6 +281,15 @@ def test_the_words_of_every_refusal(
     golden("archive_errors.txt", "".join(told))
 
 
+def test_text_that_is_not_utf8_stops_the_file_at_its_row(tmp_path: Path) -> None:
+    agents = pa.array([b"curl/8", b"\xff\xfe"], pa.binary()).view(pa.string())
+    path, parts = written(tmp_path / "t.parquet", user_agent=agents), []
+    with pytest.raises(InputProblem, match="UTF8") as found:
+        parts.extend(read_events([path]))
+    assert [e.event_id for p in parts for e in p.events] == ["e1"]
+    assert found.value.line == 2
+
+
 def test_good_rows_before_the_damage_are_read(tmp_path: Path) -> None:
     path = tmp_path / "events.parquet"
     n = 2 * GROUP_ROWS

@@ -228,8 +228,12 @@ class Target:
             with contextlib.suppress(httpx.TransportError):
                 if self.service.client.get("/readyz").status_code == 200:
                     return
-            assert self.service.process.is_alive(), self.service._said.read_text(errors="replace")[-2000:]
-            assert time.monotonic() < deadline, self.service._said.read_text(errors="replace")[-2000:]
+            assert self.service.process.is_alive(), self.service._said.read_text(errors="replace")[
+                -2000:
+            ]
+            assert time.monotonic() < deadline, self.service._said.read_text(errors="replace")[
+                -2000:
+            ]
             time.sleep(0.05)
 
     def round(self, fault: Callable[["Target"], None], seconds: float = 0.6, **mix: float) -> Found:
