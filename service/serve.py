@@ -23,6 +23,7 @@ from service.shoal import Shoal
 from service.stream import Decisions
 
 BACKLOG = 2048  # connections that wait to be taken
+SWITCH_S = 0.0005  # after which a thread that waits for the interpreter gets it
 
 
 class ServeProblem(RuntimeError):
@@ -116,6 +117,9 @@ def run(
             # what is here now stays as long as the process: the collector need not look at it again
             # with every few thousand events (a tenth of an ingest's time)
             gc.freeze()
+            # a sweep computes beside the event loop: who has an event to answer waits this long for
+            # the interpreter, several times an answer, and not the 5 ms that are the default
+            sys.setswitchinterval(SWITCH_S)
             app = create_app(shoal, rate, networks)
             config = uvicorn.Config(
                 app,
