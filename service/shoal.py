@@ -32,7 +32,6 @@ from typing import Any, cast
 import msgspec
 import redis
 import structlog
-from redis.exceptions import RedisClusterException
 
 from detector.case import Case, case_of
 from detector.decision import Decision, Reason
@@ -61,7 +60,15 @@ from service.records import Case as KeptCase
 from service.records import Decision as ActedOn
 from service.rotation import Overlap, refuse_other_key
 from service.shared import SharedFold
-from service.valkey import EmbeddedValkey, FolderInUse, ValkeyError, connect, look_around, server_of
+from service.valkey import (
+    CLIENT_ERRORS,
+    EmbeddedValkey,
+    FolderInUse,
+    ValkeyError,
+    connect,
+    look_around,
+    server_of,
+)
 
 SNAPSHOT_EVENTS = 500_000  # events between two snapshots: what a restart has to replay at most
 CHUNK = 512  # events folded between two chances for others to run
@@ -347,7 +354,7 @@ class Shoal:
                         self.fault, self._lost = None, False
                     else:
                         self.recover()
-        except (redis.RedisError, ValkeyError, LogError, RecordsError) as problem:
+        except (*CLIENT_ERRORS, ValkeyError, LogError, RecordsError) as problem:
             self._lose(problem)
 
     def _reachable(self) -> bool:
@@ -370,7 +377,7 @@ class Shoal:
                     self._follow_or_succeed()
                 elif self.fault is None and not self._lease.renew(self._token or NO_TOKEN):
                     self._depose()
-            except (redis.RedisError, ValkeyError, LogError, RecordsError) as problem:
+            except (*CLIENT_ERRORS, ValkeyError, LogError, RecordsError) as problem:
                 if not self._stopping.is_set():
                     self._lose(problem)
 
@@ -434,7 +441,7 @@ class Shoal:
         try:
             if self.shared and self.fault is None:
                 # a server that is gone: others will find the answers
-                with contextlib.suppress(redis.RedisError, RedisClusterException):
+                with contextlib.suppress(*CLIENT_ERRORS), self.lock:
                     self._together.say_answered()
             writer = not self.shared and not self.standby
             if writer and self.fault is None and self.accepted > self._snapshot_at:
@@ -490,7 +497,7 @@ class Shoal:
         except Fenced:
             self._depose()
             raise Unavailable(str(self.fault)) from None
-        except (redis.RedisError, LogError) as problem:
+        except (*CLIENT_ERRORS, LogError) as problem:
             # a memory window may now hold events that the log does not: rebuild before answering
             self._lose(problem)
             raise Unavailable(str(self.fault)) from None
@@ -578,7 +585,7 @@ class Shoal:
         try:
             if self._overlap is not None:
                 self._overlap.note_one(PROMPT, prompt_id)
-        except redis.RedisError as problem:
+        except CLIENT_ERRORS as problem:
             raise Unavailable(f"the log cannot be used: {problem}") from None
         return self._mark(prompt_id)
 
@@ -757,7 +764,7 @@ class Shoal:
                     state_after=self._digest(),
                 )
                 self.records.audit(by, "erase", "an account", asdict(proof))
-            except (redis.RedisError, LogError, RecordsError, OSError) as problem:
+            except (*CLIENT_ERRORS, LogError, RecordsError, OSError) as problem:
                 self._lose(problem)
                 raise Unavailable(str(self.fault)) from None
         return proof

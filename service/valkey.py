@@ -51,12 +51,14 @@ from urllib.parse import quote
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
-from redis.exceptions import BusyLoadingError, RedisError
+from redis.exceptions import BusyLoadingError, RedisClusterException, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 Fsync = Literal["everysec", "always", "no"]
+# What a client raises when the server is gone, refuses, or cannot be asked: of a cluster, a kind of its own.
+CLIENT_ERRORS = (RedisError, RedisClusterException)
 FSYNC_POLICIES: tuple[Fsync, ...] = ("everysec", "always", "no")
 
 REDIS_OLDEST = (7, 0)
@@ -512,13 +514,13 @@ def connect(url: str, *, seconds_max: float = 5.0) -> redis.Redis:
                     socket_connect_timeout=seconds_max,
                 ),
             )
-        except (RedisError, OSError) as error:
+        except (*CLIENT_ERRORS, OSError) as error:
             raise ValkeyError(f"cannot use the cluster of {shown}: {error}") from error
     return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0))
 
 
 def look_around(client: redis.Redis) -> None:
-    """Have a client of a cluster learn who serves what now. Raises RedisError when nobody says."""
+    """Have a client of a cluster learn who serves what now. Raises CLIENT_ERRORS when nobody says."""
     cluster: object = client
     if isinstance(cluster, RedisCluster):
         cluster.nodes_manager.initialize()

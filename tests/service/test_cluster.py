@@ -51,6 +51,9 @@ class Cluster:
             command = [str(_binary_path()), *words.split(), "--save", ""]
             self.processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
         self._nodes = [redis.Redis(port=port) for port in self.ports]
+
+    def meet(self) -> None:
+        """Become a Cluster."""
         for node in self._nodes:
             self._until(node.ping)
         buses = [int(n.config_get("cluster-port")["cluster-port"]) for n in self._nodes]
@@ -60,7 +63,7 @@ class Cluster:
         for port, bus in zip(self.ports[1:], buses[1:], strict=True):
             self._nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", port, bus)
         self._until(lambda: all(self._knows(node, len(self.ports)) for node in self._nodes))
-        for primary, replica in zip(self._nodes[:3], self._nodes[3:], strict=replicas):
+        for primary, replica in zip(self._nodes, self._nodes[3:], strict=False):
             replica.execute_command("CLUSTER REPLICATE", primary.execute_command("CLUSTER MYID"))
         self._until(lambda: all(self._well(node) for node in self._nodes))
 
@@ -106,6 +109,7 @@ class Cluster:
 def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     running = Cluster(tmp_path / "cluster", request.param)
     try:
+        running.meet()
         yield running
     finally:
         running.close()
@@ -202,3 +206,18 @@ def test_failover_of_the_logs_node_loses_nothing_acknowledged(
     kept = [body for entry in a.log.read() for body in entry.events]
     ids = {msgspec.json.decode(body)["event_id"] for body in kept}
     assert ids == set(acknowledged)
+
+
+@pytest.mark.parametrize("cluster", [False], indirect=True)
+def test_without_its_cluster_a_worker_refuses_and_says_why(
+    start: Start, tmp_path: Path, cluster: Cluster
+) -> None:
+    a, _ = workers(start, tmp_path, cluster)
+    feed(a, [msgspec.json.encode(one(0))])
+    for process in cluster.processes:
+        os.kill(process.pid, signal.SIGKILL)
+    for n in range(3):  # the client finds out step by step, and by errors of two families
+        with pytest.raises(Unavailable):
+            feed(a, [msgspec.json.encode(one(1 + n))])
+        a.mend()
+    assert "the log cannot be used" in str(a.fault)
