@@ -76,11 +76,16 @@ def add_console(
         caller.must("read")
         clusters = (await aside(shoal.cluster_list))[:CLUSTERS_SHOWN]
         counts = {"events": shoal.accepted, "accounts": len(shoal.engine.ledger)}
-        return page("page.html", clusters=clusters, key=caller.key_id and caller.name, **counts)
+        session = sessions.of(dict(request.scope["headers"]))
+        return page("page.html", clusters=clusters, key=session and caller.name, **counts)
 
     @app.get("/sign-in", include_in_schema=False)
-    async def sign_in_page() -> Response:
-        return page("sign_in.html")
+    async def sign_in_page(request: Request) -> Response:
+        try:
+            await admit("GET", {b"host": request.headers.get("host", "").encode("latin-1")})
+        except Problem:
+            return page("sign_in.html")
+        return RedirectResponse("/", 303)  # there are no keys yet
 
     @app.post("/sign-in", include_in_schema=False)
     async def sign_in(request: Request) -> Response:
@@ -111,7 +116,13 @@ def add_console(
 
     @app.post("/sign-out", include_in_schema=False)
     async def sign_out(request: Request) -> Response:
-        refuse_elsewhere(dict(request.scope["headers"]))
+        headers = dict(request.scope["headers"])
+        refuse_elsewhere(headers)
+        session = sessions.of(headers)
+        if session is not None:
+            sessions.end(session)
+            key = f"key {session.key_id}"
+            await aside(shoal.records.audit, key, "sign out", key, {})
         answer = RedirectResponse("/sign-in", 303)
         answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return answer

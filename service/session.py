@@ -2,9 +2,10 @@
 
     shoal_session = <key id>.<ends at, epoch s>.<nonce>.<HMAC of the rest>
 
-The cookie names the key and holds nothing of it, and nothing is kept here: every instance with this
-data folder's `webhook.key` knows it. A session ends with its key (a revoked one at the latest a second
-later), after LIFE_S, or when the browser signs out, which makes the browser forget it.
+The cookie names the key and holds nothing of it: every instance with this data folder's `webhook.key`
+knows it. A session ends with its key (a revoked one at the latest a second later), after LIFE_S, or when
+it is signed out: then the browser forgets it, and so does the instance that was told, copies included,
+for as long as it runs.
 
 So that no other site can use it: the cookie is `SameSite=Strict` and `HttpOnly`; a request by session
 that changes something must bring the session's token in `X-CSRF-Token` (`GET /v1/session` tells it,
@@ -44,6 +45,9 @@ class Sessions:
     def __init__(self, key: bytes, clock: Callable[[], float] = time.time) -> None:
         self._key = hashlib.blake2b(key, digest_size=32, person=b"shoal session").digest()
         self._clock = clock
+        self._ended: dict[
+            str, int
+        ] = {}  # tokens of those that were signed out, and when they would end
 
     def begin(self, key_id: str) -> str:
         """The cookie of a new session of the holder of this key."""
@@ -60,7 +64,14 @@ class Sessions:
         key_id, ends_at, _ = said.split(".")
         if int(ends_at) <= self._clock():
             return None
-        return Session(key_id, int(ends_at), self._mac("csrf", said))
+        csrf = self._mac("csrf", said)
+        return None if csrf in self._ended else Session(key_id, int(ends_at), csrf)
+
+    def end(self, session: Session) -> None:
+        """It was signed out."""
+        now = self._clock()
+        self._ended = {csrf: at for csrf, at in self._ended.items() if at > now}
+        self._ended[session.csrf] = session.ends_at
 
     def _mac(self, what: str, said: str) -> str:
         return hmac.new(self._key, f"{what}:{said}".encode(), hashlib.sha256).hexdigest()

@@ -94,7 +94,8 @@ def test_every_answer_is_guarded(api: httpx.Client) -> None:
         assert headers["referrer-policy"] == "same-origin"
 
 
-def test_pages_load_nothing_and_run_nothing(api: httpx.Client) -> None:
+def test_pages_load_nothing_and_run_nothing(api: httpx.Client, shoal: Shoal) -> None:
+    api.headers["authorization"] = f"Bearer {shoal.records.create_key('ann', ['read'])}"
     for path, forms in (("/", "self"), ("/docs", "none"), ("/sign-in", "self")):
         told = api.get(path)
         policy = told.headers["content-security-policy"]

@@ -144,8 +144,36 @@ def test_a_browser_signs_in_reads_changes_and_signs_out(keyed: Keyed) -> None:
     assert problem(api.get("/v1/keys"), 403)["title"] == "Not allowed"  # its scopes are the key's
 
     assert problem(api.post("/sign-out", headers={"sec-fetch-site": "cross-site"}), 403)
+    copied = {"cookie": f"{COOKIE}={api.cookies[COOKIE]}"}
+    assert api.get("/v1/session", headers=copied).status_code == 200
     assert api.post("/sign-out").headers["location"] == "/sign-in"
+    assert shoal.records.list_audit()[-1].action == "sign out"
     assert problem(api.get("/v1/session"), 401)
+    assert problem(api.get("/v1/session", headers=copied), 401)
+    assert api.post("/sign-out", headers=copied).status_code == 303  # again: nothing to end
+    assert shoal.records.list_audit()[-1].action == "sign out"
+    assert shoal.records.list_audit()[-2].action != "sign out"
+
+    asked = {"authorization": f"Bearer {key('read')}"}
+    assert "Signed in" not in api.get("/", headers=html | asked).text  # nobody is
+
+
+def test_a_session_that_was_signed_out_is_forgotten_when_it_would_have_ended() -> None:
+    clock = Clock()
+    sessions = Sessions(KEY, clock)
+    for _ in range(3):
+        headers = cookie(sessions.begin("0123456789abcdef"))
+        session = sessions.of(headers)
+        assert session is not None
+        sessions.end(session)
+        assert sessions.of(headers) is None
+        clock.now += LIFE_S
+    assert len(sessions._ended) == 1
+
+
+def test_nobody_signs_in_where_there_are_no_keys(start: Start) -> None:
+    with live(start()) as api:
+        assert api.get("/sign-in").headers["location"] == "/"
 
 
 def test_a_session_ends_with_its_key(keyed: Keyed) -> None:
