@@ -23,7 +23,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -297,13 +297,13 @@ class Shoal:
         """Take in what the log holds after `at`, except what this instance wrote there itself."""
         self._at = at
         log = self.log if self.shared else self.history
-        for entry in log.read(at):
-            self._at = entry.id
-            if entry.id in self._own:
-                self._own.discard(entry.id)
-            elif entry.kind == "events":
-                self._refold(entry)
-            elif entry.name == ERASED and self.fault is None:  # while we followed
+        for run in _runs(log.read(at)):
+            last = run[-1]
+            if last.kind == "events":
+                self._refold([entry for entry in run if entry.id not in self._own])
+                self._own.difference_update(entry.id for entry in run)
+            self._at = last.id
+            if last.name == ERASED and self.fault is None:  # while we followed
                 self._warm, self._lost = False, True
                 self.fault = "an account was erased: rebuilding without it"
                 return
@@ -422,13 +422,15 @@ class Shoal:
             return str(problem).partition(" Its log ends")[0]
         return None
 
-    def _refold(self, entry: Entry) -> None:
-        events = [decode(body) for body in entry.events]
+    def _refold(self, entries: Sequence[Entry]) -> None:
         if self.shared:  # the window kept itself; only what lives here is rebuilt
-            self._together.refold(entry, events)
-        else:
-            self.engine.restore(self.engine.sealer.read(entry.events, events))
-        self._noted(entry.id, len(events))
+            for entry in entries:
+                self._together.refold(entry, [decode(body) for body in entry.events])
+        else:  # at once, for batches do not change what a fold gives
+            bodies = [body for entry in entries for body in entry.events]
+            self.engine.restore(self.engine.sealer.read(bodies, [*map(decode, bodies)]))
+        for entry in entries:
+            self._noted(entry.id, len(entry.events))
 
     def _noted(self, entry_id: str, n: int) -> None:
         if not self.shared:
@@ -771,6 +773,23 @@ class Shoal:
 
     def _digest(self) -> str:
         return digest_of_state(self.engine.window.save())  # type: ignore[attr-defined]
+
+
+def _runs(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Entries of events that follow each other, until CHUNK events are together; others alone."""
+    run: list[Entry] = []
+    held = 0
+    for entry in entries:
+        if run and (entry.kind != "events" or held >= CHUNK):
+            yield run
+            run, held = [], 0
+        run.append(entry)
+        held += len(entry.events)
+        if entry.kind != "events":
+            yield run
+            run, held = [], 0
+    if run:
+        yield run
 
 
 def answers_of(
