@@ -3,6 +3,7 @@
 import csv
 import gc
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -17,7 +18,7 @@ from synth.world import TruthRow, World, simulate
 EVENTS, TRUTH, PLAN = "events.ndjson.zst", "truth.csv", "ip_plan.csv"
 LABELS, BOOKS = "labels.csv", "books.csv"
 _LEVEL = 1
-_THREADS = 1  # beside the one that plays; how many is part of what the bytes of the file are
+_PIECE = 4 << 20  # bytes compressed at a time: a thread waits milliseconds for the interpreter
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +55,20 @@ def write(
 def _write(out: Path, world: World, progress: Callable[[int], None] | None) -> Written:
     out.mkdir(parents=True, exist_ok=True)
     count = 0
-    compressor = zstandard.ZstdCompressor(level=_LEVEL, threads=_THREADS)
-    with (out / EVENTS).open("wb") as raw, compressor.stream_writer(raw) as sink:
-        for block, lines in world.blocks():
-            sink.write(block)
+    compressor = zstandard.ZstdCompressor(level=_LEVEL)
+    with (
+        (out / EVENTS).open("wb") as raw,
+        compressor.stream_writer(raw) as sink,
+        ThreadPoolExecutor(1) as aside,  # a piece is compressed while the next one is played
+    ):
+        writing = aside.submit(sink.write, b"")
+        for piece, lines in _pieces(world.blocks()):
+            writing.result()
+            writing = aside.submit(sink.write, piece)
             count += lines
             if progress:
                 progress(count)
+        writing.result()
     truth = world.truth()
     _rows(out / TRUTH, TruthRow, truth)
     _table(
@@ -83,6 +91,20 @@ def _write(out: Path, world: World, progress: Callable[[int], None] | None) -> W
         ),
     )
     return Written(count, len(truth), out / EVENTS, out / TRUTH, out / PLAN)
+
+
+def _pieces(blocks: Iterable[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
+    """Blocks and their lines, a few of them together."""
+    held: list[bytes] = []
+    size = lines = 0
+    for block, count in blocks:
+        held.append(block)
+        size, lines = size + len(block), lines + count
+        if size >= _PIECE:
+            yield b"".join(held), lines
+            held, size, lines = [], 0, 0
+    if held:
+        yield b"".join(held), lines
 
 
 @contextmanager
