@@ -177,6 +177,9 @@ def evaluate(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes of the matrix; one a core if absent.")
     ] = None,
+    only: Annotated[
+        str, typer.Option("--only", help="Of the matrix: the cells whose names begin so.")
+    ] = "",
     report: Annotated[
         Path | None, typer.Option("--report", help="Also write a self-contained HTML page.")
     ] = None,
@@ -207,10 +210,10 @@ def evaluate(
             raise typer.BadParameter(
                 f"--matrix makes its own logs and its own model; leave out {', '.join(given)}"
             )
-        _matrix(matrix, quick, jobs, policy, report, gate, json)
+        _matrix(matrix, quick, jobs, only, policy, report, gate, json)
         return
-    if quick or jobs is not None:
-        raise typer.BadParameter("--quick and --jobs belong to --matrix")
+    if quick or only or jobs is not None:
+        raise typer.BadParameter("--quick, --only and --jobs belong to --matrix")
     if (events is None) == (scenario is None):
         raise typer.BadParameter("give --events with --truth, or --scenario, or --matrix")
     if events is not None and truth is None:
@@ -264,6 +267,7 @@ def _matrix(
     folder: Path,
     quick: bool,
     jobs: int | None,
+    only: str,
     policy: Path | None,
     report: Path | None,
     gate: bool,
@@ -272,10 +276,14 @@ def _matrix(
     from detector.policy import read_policy
     from service.cells import Place
     from service.experiments import html_of_matrix, table_of_matrix, wrong_in
-    from service.matrix import default_jobs, matrix, results, standard
+    from service.matrix import chosen, default_jobs, matrix, results, standard
 
     read_policy(policy)  # said before an hour of work, not in each cell
-    cells, place = standard("quick" if quick else "full"), Place(folder, policy)
+    try:
+        cells = chosen(standard("quick" if quick else "full"), only)
+    except ValueError as problem:
+        raise typer.BadParameter(f"--only: {problem}") from None
+    place = Place(folder, policy)
     try:
         with progress("matrix", len(cells)) as advance:
             ran = matrix(cells, place, jobs or default_jobs(), err.print, advance)

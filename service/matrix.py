@@ -174,6 +174,22 @@ def standard(size: str) -> list[Cell]:
     return cells
 
 
+def chosen(cells: Sequence[Cell], begins: str) -> list[Cell]:
+    """The cells whose names begin so, and what they need, in the order given.
+
+    Raises:
+        ValueError: there are none; it names what there is.
+    """
+    by_name = {cell.name: cell for cell in cells}
+    wanted = [name for name in by_name if name.startswith(begins)]
+    if not wanted:
+        there = ", ".join(dict.fromkeys(name.partition("-")[0] for name in by_name))
+        raise ValueError(f"no cell's name begins with {begins!r}; there are {there}")
+    for name in wanted:  # which grows
+        wanted += [need for need in by_name[name].needs if need not in wanted]
+    return [cell for cell in cells if cell.name in wanted]
+
+
 # --- running them
 
 

@@ -227,7 +227,11 @@ def test_bad_input_is_told_in_a_sentence(
             ["evaluate", "--matrix", "o", "--model", "m", "--tier", "T2"],
             "leave out --model, --tier",
         ),
-        (["evaluate", "--scenario", "market", "--quick"], "--quick and --jobs belong to --matrix"),
+        (
+            ["evaluate", "--scenario", "market", "--quick"],
+            "--quick, --only and --jobs belong to --matrix",
+        ),
+        (["evaluate", "--matrix", "m", "--only", "nothing"], "there are train, response, headline"),
         (["evaluate", "--scenario", "market", "--jobs", "2"], "belong to --matrix"),
         (["evaluate", "--events", "a", "--truth", "t", "--knob", "aged=1"], "it needs --scenario"),
         (["keys", "create", "ann", "--scope", "reed"], "did you mean 'read'?"),

@@ -20,6 +20,7 @@ from service.matrix import (
     TIERS,
     TYPOLOGIES,
     UNSEEN,
+    chosen,
     finished,
     keep,
     matrix,
@@ -218,6 +219,15 @@ def test_the_standard_matrix_is_whole(size: str) -> None:
         "train", "headline", "base_rate", "unseen", "typology", "loop", "sweep", "hub", "framing", "poison",
         "response", "study",
     }  # fmt: skip
+
+
+def test_a_part_of_the_matrix_is_what_was_asked_for_and_what_that_needs() -> None:
+    cells = standard("full")
+    assert chosen(cells, "") == cells
+    part = [cell.name for cell in chosen(cells, "response-3")]
+    assert part == ["train", "response-1", "response-2", "response-3"]
+    with pytest.raises(ValueError, match="'typo!'; there are train, response, headline"):
+        chosen(cells, "typo!")
 
 
 def test_the_headline_is_large_and_its_base_rates_are_rare() -> None:
