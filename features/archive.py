@@ -283,7 +283,11 @@ def read_archive(path: Path, batch: int) -> Iterator[Part]:
 def check_columns(path: Path, columns: Any) -> None:
     """Refuse what cannot be read in any row: times without a zone, types that are not text."""
     for column in columns:
-        if pa.types.is_timestamp(column.type) and column.type.tz is None:
+        try:
+            zoned = not pa.types.is_timestamp(column.type) or column.type.tz is not None
+        except UnicodeDecodeError as problem:
+            raise _unreadable(path, None, problem, column.name) from None
+        if not zoned:
             error = f"{column.type} has no time zone"
             hint = "write it as timestamp[ms, tz=UTC] or as int64 epoch milliseconds"
             raise InputProblem(path, None, column.name, error, hint)

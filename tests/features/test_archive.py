@@ -1,5 +1,6 @@
 """Archives: what goes through Parquet comes back the same, under every name it may have."""
 
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -288,6 +289,18 @@ def test_text_that_is_not_utf8_stops_the_file_at_its_row(tmp_path: Path) -> None
         parts.extend(read_events([path]))
     assert [e.event_id for p in parts for e in p.events] == ["e1"]
     assert found.value.line == 2
+
+
+def test_a_time_zone_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    zoned = pa.array([T, T], pa.timestamp("ms", "Etc/UTC"))
+    path = written(tmp_path / "t.parquet", observed_at=zoned)
+    said = pq.ParquetFile(path).metadata.metadata[b"ARROW:schema"]
+    other = b64encode(b64decode(said).replace(b"Etc/UTC", b"\xff" * 7))
+    assert len(other) == len(said)
+    path.write_bytes(path.read_bytes().replace(said, other))
+    with pytest.raises(InputProblem, match="not readable as Parquet") as found:
+        read(path)
+    assert found.value.field == "observed_at"
 
 
 def test_good_rows_before_the_damage_are_read(tmp_path: Path) -> None:
