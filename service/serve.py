@@ -12,12 +12,14 @@ from pathlib import Path
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from detector.model import Model, current, load
 from detector.policy import read_policy
 from service.app import create_app
 from service.folder import Folder
 from service.gate import RATE, is_loopback
+from service.head import BoundedHead
 from service.records import Records
 from service.shoal import Shoal
 from service.stream import Decisions
@@ -121,12 +123,7 @@ def run(
             # the interpreter, several times an answer, and not the 5 ms that are the default
             sys.setswitchinterval(SWITCH_S)
             app = create_app(shoal, rate, networks)
-            config = uvicorn.Config(
-                app,
-                log_level="warning",
-                access_log=False,
-                timeout_graceful_shutdown=10,
-            )
+            config = config_of(app)
             where = listening.getsockname()
             structlog.get_logger().info(
                 "serving",
@@ -137,6 +134,18 @@ def run(
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: None)
             _Server(config, app.state.decisions).run(sockets=[listening])
+
+
+def config_of(app: FastAPI) -> uvicorn.Config:
+    """How the application is served."""
+    return uvicorn.Config(
+        app,
+        http=BoundedHead,
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=10,
+    )
 
 
 class _Server(uvicorn.Server):

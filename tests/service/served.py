@@ -20,7 +20,7 @@ import uvicorn
 from service.app import create_app
 from service.courier import Network
 from service.gate import RATE
-from service.serve import bind, run
+from service.serve import bind, config_of, run
 from service.shoal import Shoal
 
 READY_S = 60.0
@@ -72,9 +72,7 @@ def live(
 ) -> Iterator[httpx.Client]:
     """A client of a started Shoal behind HTTP in this process; the Shoal is closed with it."""
     with bind("127.0.0.1", 0) as listening:
-        config = uvicorn.Config(
-            create_app(shoal, rate, webhook_allow), log_level="warning", access_log=False
-        )
+        config = config_of(create_app(shoal, rate, webhook_allow))
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
