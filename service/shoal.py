@@ -23,7 +23,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -46,18 +46,19 @@ from features.kind import KIND
 from features.redis import RedisKinds, RedisWindow
 from features.rows import F64
 from features.window import CONFLICT, DUPLICATE, LATE_EVENT
-from service import lease, snapshot, views
+from service import lease, refold, snapshot, views
 from service.cold import ColdLog, History, archiver
 from service.database import RecordsError
 from service.erasure import Erased, digest_of_log, digest_of_state
 from service.folder import Folder
 from service.lease import Lease
-from service.log import NOTHING, Entry, EventLog, Fenced, LogError, parse_id
+from service.log import NOTHING, EventLog, Fenced, LogError, parse_id
 from service.ordinals import Ordinals
 from service.records import LOCAL, PAGE_ROWS_MAX, Records
 from service.records import Action as Proposed
 from service.records import Case as KeptCase
 from service.records import Decision as ActedOn
+from service.refold import ahead
 from service.rotation import Overlap, refuse_other_key
 from service.shared import SharedFold
 from service.valkey import (
@@ -296,12 +297,21 @@ class Shoal:
     def _follow(self, at: str) -> None:
         """Take in what the log holds after `at`, except what this instance wrote there itself."""
         self._at = at
-        log = self.log if self.shared else self.history
-        for run in _runs(log.read(at)):
-            last = run[-1]
+        if self.shared:  # the window kept itself; only what lives here is rebuilt
+            for entry in self.log.read(at):
+                self._at = entry.id
+                if entry.id in self._own:
+                    self._own.discard(entry.id)
+                elif entry.kind == "events":
+                    self._together.refold(entry, [decode(body) for body in entry.events])
+                    self._noted(entry.id, len(entry.events))
+            return
+        for run in ahead(map(refold.read, refold.runs(self.history.read(at)))):
+            last = run.entries[-1]
             if last.kind == "events":
-                self._refold([entry for entry in run if entry.id not in self._own])
-                self._own.difference_update(entry.id for entry in run)
+                self.engine.restore(self.engine.sealer.read(run.bodies, run.events))
+                for entry in run.entries:
+                    self._noted(entry.id, len(entry.events))
             self._at = last.id
             if last.name == ERASED and self.fault is None:  # while we followed
                 self._warm, self._lost = False, True
@@ -421,16 +431,6 @@ class Shoal:
         except ValkeyError as problem:
             return str(problem).partition(" Its log ends")[0]
         return None
-
-    def _refold(self, entries: Sequence[Entry]) -> None:
-        if self.shared:  # the window kept itself; only what lives here is rebuilt
-            for entry in entries:
-                self._together.refold(entry, [decode(body) for body in entry.events])
-        else:  # at once, for batches do not change what a fold gives
-            bodies = [body for entry in entries for body in entry.events]
-            self.engine.restore(self.engine.sealer.read(bodies, [*map(decode, bodies)]))
-        for entry in entries:
-            self._noted(entry.id, len(entry.events))
 
     def _noted(self, entry_id: str, n: int) -> None:
         if not self.shared:
@@ -773,23 +773,6 @@ class Shoal:
 
     def _digest(self) -> str:
         return digest_of_state(self.engine.window.save())  # type: ignore[attr-defined]
-
-
-def _runs(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Entries of events that follow each other, until CHUNK events are together; others alone."""
-    run: list[Entry] = []
-    held = 0
-    for entry in entries:
-        if run and (entry.kind != "events" or held >= CHUNK):
-            yield run
-            run, held = [], 0
-        run.append(entry)
-        held += len(entry.events)
-        if entry.kind != "events":
-            yield run
-            run, held = [], 0
-    if run:
-        yield run
 
 
 def answers_of(

@@ -5,7 +5,6 @@ import signal
 import threading
 import time
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,9 @@ from features.identity import Secret
 from features.rows import Names
 from features.window import NEW
 from service.folder import Folder
-from service.log import Entry, EventLog
+from service.log import EventLog
 from service.parity import parity
-from service.shoal import CHUNK, Answer, Shoal, Unavailable, _runs
+from service.shoal import CHUNK, Answer, Shoal, Unavailable
 from service.snapshot import load_latest, save
 from service.valkey import EmbeddedValkey
 from tests.features.mortal import Killed, Mortal, die
@@ -691,19 +690,3 @@ def test_a_case_keeps_its_cluster_without_a_snapshot(start: Start) -> None:
     (after,) = again.records.list_cases().cases
     assert (after.id, after.cluster_id) == (before.id, before.cluster_id)
     assert again.cluster_list()[0]["cluster_id"] == before.cluster_id
-
-
-@given(sizes=st.lists(st.integers(0, 400), max_size=40))  # 0: a control entry
-def test_entries_are_folded_together_as_they_follow_each_other(sizes: list[int]) -> None:
-    entries = [
-        Entry(f"{n}-0", "events", [b"e"] * size) if size else Entry(f"{n}-0", "control", [])
-        for n, size in enumerate(sizes)
-    ]
-    runs = list(_runs(entries))
-    assert [entry for run in runs for entry in run] == entries
-    for run in runs:
-        assert len(run) == 1 or all(entry.kind == "events" for entry in run)
-        assert sum(len(entry.events) for entry in run[:-1]) < CHUNK  # no larger than need be
-    for one_run, next_run in pairwise(runs):  # and no smaller
-        if one_run[0].kind == next_run[0].kind == "events":
-            assert sum(len(entry.events) for entry in one_run) >= CHUNK
