@@ -11,6 +11,7 @@ traffic; events grow by the days of 10,000 accounts.
 
 import argparse
 import json
+import math
 import multiprocessing
 import resource
 import statistics
@@ -121,6 +122,13 @@ STYLE = (
 )
 
 
+def _around(values: Sequence[float]) -> tuple[float, float]:
+    """Round numbers, of one digit, below the least and above the greatest."""
+    low, high = min(values), max(values)
+    below, above = 10.0 ** math.floor(math.log10(low)), 10.0 ** math.floor(math.log10(high))
+    return math.floor(low / below) * below, math.ceil(high / above) * above
+
+
 def plot(
     folder: Path, name: str, title: str, points: Sequence[tuple[float, float]], x: str, y: str
 ) -> None:
@@ -128,8 +136,8 @@ def plot(
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     drawn = chart.lines(
         title, f"{y} against {x}, both logarithmic.", [Series("", points, marks=True)],
-        Axis(x, min(xs) * 0.8, max(xs) * 1.25, log=True),
-        Axis(y, min(ys) * 0.5, max(ys) * 2, log=True),
+        Axis(x, *_around(xs), log=True),
+        Axis(y, *_around(ys), log=True),
     )  # fmt: skip
     head, body = str(drawn).split(">", 1)
     if "xmlns" not in head:
