@@ -7,12 +7,12 @@ account was first seen. No model from outside has a say, so that the figures are
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from detector.ablate import ablate
+from detector.ablate import Silence, ablate
 from detector.engine import Engine
 from detector.evaluate import clean
 from detector.peers import Aggregates, peers
 from detector.splits import splits
-from detector.train import deal, lesson, replay
+from detector.train import Lesson, deal, lesson, replay
 from features.event import AnyEvent, decode
 from features.table import Truth
 
@@ -31,10 +31,11 @@ def study(
         InvalidEvent: an identifier that cannot be read as one.
         TrainingProblem: too few accounts, or groups of them, to learn from and hold operators out.
     """
-    seen = Aggregates()
+    seen, silence = Aggregates(), Silence(engine)
     history = replay(
-        engine, batches, total, progress, lambda sealed: seen.add(map(decode, sealed.bodies))
-    )
+        engine, batches, total, progress, lambda sealed: seen.add(map(decode, sealed.bodies)),
+        silence.see,
+    )  # fmt: skip
     rows = {str(a): i for a, i in truth.row.items()}
     abusive = {a: bool(truth.abusive[i]) for a, i in rows.items()}
     # an operator is a ring where the truth has one, else the unit it names
@@ -49,5 +50,9 @@ def study(
     say("asking peers")
     found["peers"] = peers(seen, told.accounts, told.y, ring, deal(told.y, told.group))
     say("knocking signals out")
-    found["knockouts"] = ablate(told, engine.catalog)
+
+    def few(family: str | None = None) -> Lesson:
+        return lesson(silence.history(history, family), engine, abusive, operator)
+
+    found["knockouts"] = ablate(few(), engine.catalog, few)
     return dict(clean(found))

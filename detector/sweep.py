@@ -5,6 +5,7 @@ event as it arrives; the sweep scores the account's *standing*, its vector as of
 neighbourhood shows, which no single event can. Without a model a cluster's surprise speaks alone.
 """
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -71,10 +72,7 @@ def look(
         sightings = window.sightings()
     sightings = rehomed(sightings, account, owner)
     n_owners = len(np.unique(owner))
-    sets = gather(sightings, lambda k: kind_name(kinds, k), n_owners)
-    links = link(sets, n_owners)
-    clusters = cluster(links)
-    structure = cluster_features(clusters, links)[1]
+    sets, links, clusters, structure = _linked(sightings, kinds, n_owners)
     index = links.index(owner)
     place = np.where(index >= 0, clusters.of[index], -1) if len(clusters.of) else index
     asked = (
@@ -122,6 +120,32 @@ def look(
         standing=standing,
         cluster_score=score,
     )
+
+
+def silenced(window: Window, kinds: Kinds, sweep: Sweep, mute: Collection[str]) -> F64:
+    """`sweep.vectors` as if entities of the kinds in `mute` had never been sighted; features stay.
+
+    `sweep` is the look that was just taken at this window, whose accounts were all scored.
+    """
+    catalog = window.plan.catalog
+    sightings = rehomed(window.sightings(), sweep.account, sweep.owner)
+    numbers = np.unique(sightings.kind)
+    heard = [k for k in numbers.tolist() if kind_name(kinds, k) not in mute]
+    kept = np.isin(sightings.kind, heard)
+    sightings = Sightings(
+        sightings.kind[kept], sightings.entity[kept], sightings.owner[kept], sightings.last[kept]
+    )
+    found = _linked(sightings, kinds, len(np.unique(sweep.owner)))
+    vectors = sweep.vectors.copy()
+    vectors[:, len(catalog.features) :] = owner_features(*found, sweep.owner, linkable(catalog))[1]
+    return vectors
+
+
+def _linked(sightings: Sightings, kinds: Kinds, n_owners: int) -> tuple[Sets, Links, Clusters, F64]:
+    sets = gather(sightings, lambda k: kind_name(kinds, k), n_owners)
+    links = link(sets, n_owners)
+    clusters = cluster(links)
+    return sets, links, clusters, cluster_features(clusters, links)[1]
 
 
 def rehomed(sightings: Sightings, account: U64, owner: U64) -> Sightings:

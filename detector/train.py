@@ -82,8 +82,13 @@ def replay(
     total: int,
     progress: Callable[[int], None] | None = None,
     note: Callable[[Sealed], None] = lambda _: None,
+    beside: Callable[[Sweep], None] = lambda _: None,
 ) -> History:
-    """Fold a log of `total` events, sampling vectors and sweeping on the way; `note` sees each part sealed.
+    """Fold a log of `total` events, sampling vectors and sweeping on the way.
+
+    Args:
+        note: sees each part sealed.
+        beside: sees each sweep while the window is as it found it.
 
     Raises:
         InvalidEvent: an identifier that cannot be read as one.
@@ -108,9 +113,11 @@ def replay(
             if marks and done >= marks[0]:
                 marks.pop(0)
                 history.sweeps.append(look(engine.window, engine.kinds, None))
+                beside(history.sweeps[-1])
                 looked = done
     if done > looked:
         history.sweeps.append(look(engine.window, engine.kinds, None))
+        beside(history.sweeps[-1])
     history.last_ms = engine.window.watermark
     return history
 

@@ -532,7 +532,8 @@ def knocked_out(results: Results, command: str) -> Figure | None:
     return Figure(
         "knock-outs",
         "Without one family of signals",
-        "Trained and judged again as if an adversary had silenced a family. "
+        "Trained and judged again as if an adversary had silenced a family: its columns, and the links made of "
+        "its entities. "
         "Far left of the line: what the detector stands on.",
         ("without", "PR-AUC", "recall at 1 % FPR"),
         lines,

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synth import slips as s
+from synth.prices import CALLS_A_CALL
 from synth.slips import I64, REFS_MAX, compiled, mix
 
 F64 = NDArray[np.float64]
@@ -550,8 +551,8 @@ def _serve(t: Tables, k: I64, seat: int, lane: int, at: int, out: I64) -> int:
     row = t.seat[seat]
     if t.pool[k[K_POOL], P_SEAT_CALLS]:
         for i in range(BUSY_MAX):
-            if row[T_BUSY + i] <= at:
-                row[T_BUSY + i] = ended
+            if row[T_BUSY + i] <= at:  # as many calls as it stands for, one after the other
+                row[T_BUSY + i] = at + CALLS_A_CALL * (ended - at)
                 break
     return ended
 

@@ -98,7 +98,7 @@ class Tool:
                  noted: bool) -> None:  # fmt: skip
         self._stage, self._person, self._rig, self._noted = stage, person, rig, noted
         self._callers = [(account, Own(stage, account, person)) for account in accounts]
-        self._hello = stage.exchange.fragment(stage.dice.pick(stage.prompts[:12])), 1
+        self._hello = stage.exchange.prompt(stage.dice.pick(stage.prompts[:12]))
 
     def probe(self, at: int) -> None:
         dice = self._stage.dice

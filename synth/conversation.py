@@ -37,18 +37,17 @@ class Conversation:
         # what the edge can tell of its calls' purpose
         self.note = "main" if rig.flags & c.CHATTY and dice.random() < 0.8 else ""
         self.session = 0  # 0: one of its own
-        self.script = _NO_SCRIPT
+        self.script = _NO_SCRIPT  # the numbers of set prompts, one a turn
 
     def given(self, exchange: Exchange, at: int, caller: Caller, tempo: int, turns: int) -> bytes:
         """The row that begins it at `at`, as synth/calls.py lists the columns; 0 turns: as the tempo has it."""
         word, model = exchange.fragment, self.model
-        first, prompts = self.script
         return _own(
             at, caller.pool, caller.seat, caller.customer, tempo, turns, caller.net(), MODEL_NUMBER[model],
-            exchange.models[model], exchange.notes[self.note], self.flags, first, prompts, self.session,
-            word(self.env), word(self.user),
+            exchange.models[model], exchange.notes[self.note], self.flags, self.script.start, len(self.script),
+            self.session, word(self.env), word(self.user),
         ) + (self.rig.row or self.rig.inked(exchange))  # fmt: skip
 
 
 _own = Struct(f"{c.K_PROGRAM}q").pack  # the columns before those of the program
-_NO_SCRIPT: tuple[int, int] = (c.NONE, 0)  # first fragment and number of set prompts
+_NO_SCRIPT = range(c.NONE, c.NONE)

@@ -202,7 +202,7 @@ def tutorial_users(stage: Stage, consumers: Consumers, count: int) -> None:
 class _Reader:
     """Somebody who types what a tutorial says."""
 
-    def __init__(self, stage: Stage, person: Person, steps: tuple[int, int]) -> None:
+    def __init__(self, stage: Stage, person: Person, steps: range) -> None:
         self._stage, self._person, self._steps = stage, person, steps
 
     def follow(self, account: Account) -> None:

@@ -146,10 +146,15 @@ class Exchange:
         self._net_of[key] = n
         return n
 
-    def script(self, prompts: Sequence[str]) -> tuple[int, int]:
-        """Set prompts, one a turn: the first one's number, and how many there are."""
+    def script(self, prompts: Sequence[str]) -> range:
+        """The numbers of set prompts, which follow one another."""
         numbers = [self.ink(text) for text in prompts]
-        return numbers[0], len(numbers)
+        return range(numbers[0], numbers[-1] + 1)
+
+    def prompt(self, text: str) -> range:
+        """The script of one prompt that recurs."""
+        number = self.fragment(text)
+        return range(number, number + 1)
 
     # --- rows
 

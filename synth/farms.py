@@ -77,7 +77,7 @@ class Farm(Operator):
         talk.script = dice.pick(self.scripts)
         desk = Desk(stage, account, dossier.egress, intercepts=True)
         tempo = _LOOSE if supply.traits.scripts > 1 else _STRICT
-        hold(stage, at, talk, desk, tempo, talk.script[1])
+        hold(stage, at, talk, desk, tempo, len(talk.script))
         yield at + 3 * MINUTE
 
     def use(self, at: int, account: Account, keeper: Tenure) -> Process:

@@ -1,8 +1,9 @@
 """Distillation: a model's answers gathered systematically, through many accounts at a low rate.
 
 Programs work through a list of short questions and through templated prompts, a few calls an
-account and day; the pool they call serves ordinary customers too, who make the mixture look like
-anybody's.
+account and day. Both are the ring's own, or those of public sets of questions, which laboratories
+put to the models too. The pool they call serves ordinary customers as well, who make the mixture
+look like anybody's.
 """
 
 from synth.account import Account
@@ -17,7 +18,7 @@ from synth.stage import Stage
 from synth.supply import Supply, ring_sizes
 from synth.wire import fragment
 
-_QUESTIONS = 400  # on a ring's list, each asked once and then again from the start
+_QUESTIONS = 400  # on a list of a ring's own; each is asked once and then again from the start
 _LISTED = 0.12  # share of harvesting calls that come from the list
 _MIXED = 0.5  # ordinary customers an account
 _QUESTION = Tempo(1, 1.0, 60, 60, 500)
@@ -34,7 +35,11 @@ class Harvester(Operator):
         super().__init__(stage, supply, size)
         dice = stage.dice
         pool = self.pooled()
-        templates = [stage.software.application() for _ in range(supply.traits.prompt_templates)]
+        sets = range(supply.traits.prompt_templates)
+        suites = [dice.pick(stage.suites) for _ in sets] if supply.traits.public_prompts else []
+        templates = [suite.template for suite in suites] or [
+            stage.software.application() for _ in sets
+        ]
         self.programs: list[Person] = []
         for _ in range(max(1, size // 2)):
             program = stage.people.make(self.market, self.trade)
@@ -44,7 +49,9 @@ class Harvester(Operator):
                     for rig in program.rigs
                 ]
             self.programs.append(program)
-        self._list = [fragment(prompt_id=dice.token()) for _ in range(_QUESTIONS)]
+        self._list = [q for suite in suites for q in suite.questions] or stage.exchange.script(
+            [fragment(prompt_id=dice.token()) for _ in range(_QUESTIONS)]
+        )
         self._next = 0
         first = self.start()
         stage.agenda.start(first, pool.tend(first))
@@ -74,9 +81,9 @@ class Harvester(Operator):
                 return
             yield at
             talk = Conversation(dice, dice.pick(program.rigs), "")
-            prompt = self._list[self._next % _QUESTIONS]
+            prompt = self._list[self._next % len(self._list)]
+            talk.script = range(prompt, prompt + 1)
             self._next += 1
-            talk.script = stage.exchange.fragment(prompt), 1
             hold(stage, at, talk, caller, _QUESTION, 1)
 
 

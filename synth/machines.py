@@ -4,15 +4,13 @@ from dataclasses import replace
 
 from synth.account import Account, Truth
 from synth.agenda import Process
-from synth.clients import Template
 from synth.cohort import group_id, groups
 from synth.conversation import Conversation
 from synth.habits import Own, Tempo, hold
 from synth.honest import Consumers, appetite, enter
 from synth.people import DAY, HOUR, Person
 from synth.signup import papers
-from synth.stage import Stage
-from synth.wire import fragment
+from synth.stage import Stage, Suite
 
 _NIGHT = Tempo(300, 0.999, 16_000, 1_800, 330, fast_ms=40_000)
 _NIGHT_TURNS = (200, 480)
@@ -87,8 +85,6 @@ def _fan_out(stage: Stage, at: int, account: Account, person: Person) -> Process
 
 
 _QUESTION = Tempo(1, 1.0, 420, 420, 380, spread=0.7)
-_SUITES = 3
-_QUESTIONS = 240
 _RUNS_A_DAY = 0.45
 
 
@@ -99,13 +95,6 @@ def benchmark_researcher(stage: Stage, consumers: Consumers, count: int) -> None
     Like distillation: high volume, one template, systematic coverage.
     """
     dice = stage.dice
-    suites = [
-        (
-            Template.make(dice, 700, tools=False),
-            stage.exchange.script([fragment(prompt_id=dice.token()) for _ in range(_QUESTIONS)])[0],
-        )
-        for _ in range(_SUITES)
-    ]
     for size in groups(stage, count, 1, 4):
         head = stage.people.make()
         door = stage.plan.egress(dice.pick(("education", "hosting")), head.country.code)
@@ -121,23 +110,21 @@ def benchmark_researcher(stage: Stage, consumers: Consumers, count: int) -> None
                           veteran=0.7)  # fmt: skip
             at = since + HOUR + int(dice.spread(6 * HOUR))
             while at < stage.end:
-                template, first = dice.zipf(suites)
-                stage.agenda.start(at, _run(stage, at, account, person, template, first))
+                stage.agenda.start(at, _run(stage, at, account, person, dice.zipf(stage.suites)))
                 at += int(dice.spread(DAY / _RUNS_A_DAY))
 
 
-def _run(stage: Stage, at: int, account: Account, person: Person, template: Template,
-         first: int) -> Process:  # fmt: skip
+def _run(stage: Stage, at: int, account: Account, person: Person, suite: Suite) -> Process:
     """Question after question, each a conversation of its own."""
     dice = stage.dice
     if account.suspended:
         return
-    rig = stage.people.rig(person, person.devices[0], person.rigs[0].program, template)
+    rig = stage.people.rig(person, person.devices[0], person.rigs[0].program, suite.template)
     caller = Own(stage, account, person)
-    pace, count = dice.spread(2_500), dice.randint(_QUESTIONS // 4, _QUESTIONS)
+    pace, count = dice.spread(2_500), dice.randint(len(suite.questions) // 4, len(suite.questions))
     for number in range(count):
         talk = Conversation(dice, rig, "")
-        talk.script = first + number, 1
+        talk.script = suite.questions[number : number + 1]
         hold(stage, at, talk, caller, _QUESTION, 1)
         at += int(dice.spread(pace))
     yield from ()

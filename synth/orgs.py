@@ -242,9 +242,7 @@ def agent_fleet(stage: Stage, consumers: Consumers, count: int) -> None:
         rig = replace(rig, cache_ttl="1h", meta=fragment(cache_ttl="1h"))
         home = dice.pick(("/root", "/workspace", "/app"))
         place = _container(stage, home, f"{home}/agent", f"agent@{company.domain}")
-        briefs = stage.exchange.script([fragment(prompt_id=dice.token()) for _ in range(_BRIEFS)])[
-            0
-        ]
+        briefs = stage.exchange.script([fragment(prompt_id=dice.token()) for _ in range(_BRIEFS)])
         opens = stage.start if dice.chance(0.6) else stage.moment(0.02, 0.5)
         first: Account | None = None
         for index in range(size):
@@ -274,14 +272,15 @@ def _container(stage: Stage, home: str, folder: str, git_user: str, repo: str | 
 
 
 def _work(stage: Stage, at: int, runner: Own, account: Account, rig: Rig, place: str,
-          briefs: int) -> Process:  # fmt: skip
+          briefs: range) -> Process:  # fmt: skip
     """Task after task, day and night."""
     dice = stage.dice
     while at < stage.end:
         yield at
         if not account.suspended:
             talk = Conversation(dice, rig, place)
-            talk.script = briefs + dice.randrange(_BRIEFS), 1
+            brief = dice.pick(briefs)
+            talk.script = range(brief, brief + 1)
             hold(stage, at, talk, runner, _TASK)
         at += int(dice.spread(_TASK_EVERY_MS))
 

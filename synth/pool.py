@@ -223,7 +223,7 @@ class Pool:
             talk.flags = c.HAS_SESSION
             talk.note = "probe" if said else ""
             greeting = stage.prompts[int(prompts * dice.random())]
-            talk.script = stage.exchange.fragment(greeting), 1
+            talk.script = stage.exchange.prompt(greeting)
             hold(stage, at, talk, OneSeat(self, seat), _PROBE, 1)
             if number % traits.probe_parallel == traits.probe_parallel - 1:
                 at += int(dice.spread(2_500))

@@ -1,11 +1,12 @@
 """What every actor of a world stands on: the clock, the dice, the goods, the provider."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from synth.account import Account, Truth
 from synth.agenda import Agenda
 from synth.books import Book
-from synth.clients import Software
+from synth.clients import Software, Template
 from synth.dice import Dice
 from synth.exchange import Exchange
 from synth.geography import AddressPlan
@@ -15,6 +16,16 @@ from synth.pools import Pools
 from synth.provider import Provider, incidents
 from synth.record import Record
 from synth.wire import fragment
+
+_SUITES = 4
+_QUESTIONS = 240
+
+
+class Suite(NamedTuple):
+    """A public set of questions with its public harness, which unrelated people put to the models."""
+
+    template: Template
+    questions: range  # their numbers
 
 
 class Stage:
@@ -32,12 +43,18 @@ class Stage:
         self.prompts = [fragment(prompt_id=self.dice.token()) for _ in range(160)]
         self.agenda = Agenda()
         self.exchange = Exchange(self.dice, incidents(self.dice, start, end), self.prompts)
+        self.suites = [self._suite() for _ in range(_SUITES)]
         self.record = Record(self.dice, self.exchange)
         self.provider = Provider(self.dice, self.agenda, self.record)
         self.roster: list[Account] = []
         self.books: list[Book] = []
         # who is told, and when (epoch ms), that a seat of the exchange will serve no more
         self.on_loss: dict[int, Callable[[int], None]] = {}
+
+    def _suite(self) -> Suite:
+        questions = [fragment(prompt_id=self.dice.token()) for _ in range(_QUESTIONS)]
+        harness = Template.make(self.dice, 700, tools=False)
+        return Suite(harness, self.exchange.script(questions))
 
     def account(self, plan: str, truth: Truth, org_id: str | None = None) -> Account:
         """A new account on the roster. Without a group of its own it is its own group."""

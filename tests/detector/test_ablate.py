@@ -1,12 +1,10 @@
 """Knock-outs and poisoned labels on tables whose answer is known."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 import detector.train
-from detector.ablate import POISON, ablate, families, thinned, turned
+from detector.ablate import POISON, ablate, families, turned
 from detector.train import Lesson, Table
 from features.catalog import Catalog
 from tests.detector.handmade import standing_columns
@@ -78,16 +76,3 @@ def test_a_share_of_the_labels_is_turned() -> None:
     few, more = turned(y, 0.01) != y, turned(y, 0.1) != y
     assert (few.sum(), more.sum()) == (10, 100)
     assert more[few].all()
-
-
-def test_a_thinned_lesson_ends_with_the_last_sweep() -> None:
-    whole = lesson("entities")
-    many = replace(
-        whole,
-        table=Table(np.repeat(whole.table.x, 24, axis=0), np.repeat(whole.table.account, 24)),
-        at=np.tile(np.arange(24), 400),
-    )
-    thin = thinned(many)
-    assert sorted(set(thin.at)) == [0, 5, 9, 14, 18, 23]
-    assert set(thin.table.account) == set(range(400))
-    assert thinned(whole).at.tolist() == whole.at.tolist()

@@ -11,7 +11,7 @@ import detector.sweep
 from detector.clusters import FEATURES
 from detector.engine import Engine
 from detector.model import Model
-from detector.sweep import CLUSTER_COLUMNS, STANDING_COLUMNS, Sweep, cluster_vectors, look
+from detector.sweep import CLUSTER_COLUMNS, STANDING_COLUMNS, Sweep, cluster_vectors, look, silenced
 from features.feature import HOUR, MINUTE
 from features.memory import MemoryWindow
 from features.window import Window
@@ -55,6 +55,24 @@ def test_a_ring_among_strangers_is_a_cluster() -> None:
     assert found.at == engine.window.watermark == START + 1440 * MINUTE
     assert (found.cluster_score == found.clusters.score).all(), "without a model surprise speaks"
     assert np.isnan(found.standing).all()
+
+
+@settings(max_examples=50)
+@given(small_logs(), st.sets(st.sampled_from(["device", "card"])))
+def test_a_kind_that_is_silenced_might_never_have_been_sent(
+    log: list[Fields], mute: set[str]
+) -> None:
+    named = {"device": "device_id", "card": "instrument_id"}
+    dropped = [named[kind] for kind in mute]
+    engine, never = engine_of(), engine_of()
+    engine.ingest(events_of(log))
+    never.ingest(events_of([{k: v for k, v in said.items() if k not in dropped} for said in log]))
+    found = look(engine.window, engine.kinds, None)
+    told = silenced(engine.window, engine.kinds, found, mute)
+    expected = look(never.window, never.kinds, None)
+    width = len(engine.catalog.features)
+    np.testing.assert_array_equal(told[:, width:], expected.vectors[:, width:])
+    np.testing.assert_array_equal(told[:, :width], found.vectors[:, :width])
 
 
 def test_accounts_of_one_organisation_are_one_owner() -> None:

@@ -20,4 +20,4 @@ def crowded() -> Played:
 @pytest.fixture(scope="session", params=["T1", "T3"])
 def populous(request: pytest.FixtureRequest) -> Played:
     """Enough rings of every typology that no single one decides what its typology looks like."""
-    return play(seed=5, accounts=7000, days=2.5, abusive_share=0.45, tier=request.param)
+    return play(seed=5, accounts=9000, days=2, abusive_share=0.5, tier=request.param)
