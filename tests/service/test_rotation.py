@@ -124,11 +124,12 @@ def a_log(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 
 def met(events: list[dict[str, Any]]) -> set[tuple[str, str]]:
-    """The identifiers in events as they are sent."""
+    """The identifiers in events as they are sent. What the edge has hashed is the same in every family."""
     sent = [*map(decoded, events)]
     for event in sent:
         canonical(event)
-    return {i for event in sent for i in identifiers(event)}
+    found = [i for event in sent for i in identifiers(event)]
+    return {("" if value.startswith("h:") else family, value) for family, value in found}
 
 
 def decoded(event: dict[str, Any]) -> AnyEvent:
