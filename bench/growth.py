@@ -2,24 +2,30 @@
 
     uv run python bench/growth.py [--largest ACCOUNTS] [--longest EVENTS] [--json] [--plots DIR]
 
-Each size is a market of the generator told to an engine without a model, in a process of its own. An
-event's cost is the CPU time of decoding, sealing, folding and answering it in batches of 1,000, over the
-last fifth of the log: what the next event costs when so many have gone before. The window's size is that of
-its arrays; a sweep is the median of three, over everybody. Accounts grow at a quarter of a day of
-traffic; events grow by the days of 10,000 accounts.
+Each size is a market of the generator, written to a file and told to an engine without a model, each in a
+process of its own, so that a world's memory is not the engine's. An event's cost is the CPU time of
+decoding, sealing, folding and answering it in batches of 1,000, over the last fifth of the log: what the
+next event costs when so many have gone before. The window's size is that of its arrays; a sweep is the
+median of three, over everybody. Accounts grow at a quarter of a day of traffic; events grow by the days
+of 10,000 accounts.
 """
 
 import argparse
+import io
 import json
 import math
 import multiprocessing
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
+import zstandard
 from rich.console import Console
 from rich.table import Table
 
@@ -35,7 +41,7 @@ ACCOUNTS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 EVENTS = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
 SHORT = 0.25  # days of traffic while accounts grow
 FEW = 10_000  # accounts while events grow
-A_DAY = 30.0  # events an account and day, about: only how long a log of so many events is
+A_DAY = 15.0  # events an account and day, about: only how long a log of so many events is
 LAST = 0.2
 
 
@@ -52,11 +58,8 @@ class Size:
     sighted: int  # owners that a sweep looks at
 
 
-def measure(accounts: int, days: float, answer: "multiprocessing.Queue[Size]") -> None:
-    """Play a market and tell it to an engine; everything is measured in here."""
-    world = scenario.stage(
-        "market", seed=5, accounts=accounts, days=days, abusive_share=0.05, tier="mixed"
-    )
+def measure(log: Path) -> Size:
+    """Tell a log to an engine; everything is measured in here."""
     engine = Engine(read_policy(), OFFLINE)
     costs: list[tuple[int, float]] = []
 
@@ -65,13 +68,10 @@ def measure(accounts: int, days: float, answer: "multiprocessing.Queue[Size]") -
         engine.ingest([decode(line) for line in lines])
         costs.append((len(lines), time.process_time() - began))
 
-    waiting: list[bytes] = []
-    for block, _ in world.blocks():
-        waiting += block.splitlines()
-        while len(waiting) >= BATCH:
-            told(waiting[:BATCH])
-            del waiting[:BATCH]
-    told(waiting)
+    with zstandard.open(log, "rb") as stream:
+        lines = io.BufferedReader(stream, 2**20)
+        while batch := list(islice(lines, BATCH)):
+            told(batch)
     late = costs[int(len(costs) * (1 - LAST)) :]
     seconds = []
     for _ in range(3):
@@ -79,27 +79,26 @@ def measure(accounts: int, days: float, answer: "multiprocessing.Queue[Size]") -
         found = engine.sweep(everyone=True)
         seconds.append(time.perf_counter() - began)
     window = sum(array.nbytes for array in engine.window.save().values())  # type: ignore[attr-defined]
-    answer.put(
-        Size(
-            len(found.account),
-            sum(n for n, _ in costs),
-            1e6 * sum(s for _, s in late) / sum(n for n, _ in late),
-            window,
-            1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-            statistics.median(seconds),
-            len(found.sets.owners),
-        )
+    return Size(
+        len(found.account),
+        sum(n for n, _ in costs),
+        1e6 * sum(s for _, s in late) / sum(n for n, _ in late),
+        window,
+        1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        statistics.median(seconds),
+        len(found.sets.owners),
     )
 
 
 def sizes(wanted: Sequence[tuple[int, float]]) -> Iterator[Size]:
     spawn = multiprocessing.get_context("spawn")
-    for accounts, days in wanted:
-        answer: multiprocessing.Queue[Size] = spawn.Queue()
-        process = spawn.Process(target=measure, args=(accounts, days, answer))
-        process.start()
-        yield answer.get()
-        process.join()
+    with ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as apart:
+        for accounts, days in wanted:
+            with tempfile.TemporaryDirectory(prefix="shoal-") as temporary:
+                folder = Path(temporary)
+                world = ("market", folder, 5, accounts, days, 0.05, "mixed")
+                apart.submit(scenario.write, *world).result()
+                yield apart.submit(measure, folder / "events.ndjson.zst").result()
 
 
 def shown(out: Console, title: str, found: Sequence[Size]) -> None:
