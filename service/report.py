@@ -75,7 +75,7 @@ def rows(found: Found) -> list[tuple[str, list[tuple[str, str]]]]:
             ],
         ),
         (
-            f"until a ring's first alert ({t['rings']:,} rings, {t['rings_undetected']:,} never)",
+            f"until a ring is first put to review ({t['rings']:,} rings, {t['rings_undetected']:,} never)",
             [
                 ("accounts (median)", number(t["median_accounts"])),
                 ("events (median)", number(t["median_events"])),
@@ -397,7 +397,7 @@ def headline(runs: Sequence[Run], share: float | None, which: str = "") -> list[
         )
     hours = t["median_hours"]
     stats.append(
-        Stat(DASH if hours is None else f"{hours:,.1f} h", "median to a ring's first alert")
+        Stat(DASH if hours is None else f"{hours:,.1f} h", "median until a ring is first put to review")
     )
     stats.append(
         Stat(
