@@ -397,7 +397,10 @@ def headline(runs: Sequence[Run], share: float | None, which: str = "") -> list[
         )
     hours = t["median_hours"]
     stats.append(
-        Stat(DASH if hours is None else f"{hours:,.1f} h", "median until a ring is first put to review")
+        Stat(
+            DASH if hours is None else f"{hours:,.1f} h",
+            "median until a ring is first put to review",
+        )
     )
     stats.append(
         Stat(
