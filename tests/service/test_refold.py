@@ -35,7 +35,7 @@ def test_entries_are_folded_together_as_they_follow_each_other(sizes: list[int])
 def test_the_ledger_is_the_same_by_what_is_read_for_it() -> None:
     whole, brief = Ledger(), Ledger()
     kinds = set()
-    for line in simulate(accounts=80, days=4, abusive_share=0.3, tier="mixed").lines():
+    for line in simulate(accounts=200, days=4, abusive_share=0.3, tier="mixed").lines():
         event = decode(line)
         kinds.add(type(event))
         # as the log has it
