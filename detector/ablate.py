@@ -1,13 +1,12 @@
 """Ablation: what each family of signals is worth, and what wrong labels cost. Always on held-out operators.
 
-A family is knocked out as if the provider never saw any of it: its columns, and its entities, from
-which links and clusters are then made without. `neighbourhood` knocks out all that is made of
-entities at once, and its parts by their columns. Everything is learned afresh each time, from a few
-of the replay's sweeps, the same for all: figures here compare with each other, not with a model's
-own.
+A family is knocked out as if the provider had never seen it: its columns go, and links and clusters
+are made without its entities. `neighbourhood` is all that is made of entities at once; it and its
+parts lose columns only. Everything is learned afresh each time, from a few of the replay's sweeps, the
+same for all: figures here compare with each other, not with a model's own.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,13 +15,12 @@ import numpy as np
 from detector import train
 from detector.engine import Engine
 from detector.splits import crossed
-from detector.sweep import Sweep, silenced
-from detector.train import PARAMETERS, History, Lesson, Table, deal, figures
+from detector.sweep import Sweep, linkable, silenced
+from detector.train import PARAMETERS, Lesson, Table, deal, figures
 from features.catalog import Catalog
-from features.feature import Seen
 from features.rows import F64, I64
 
-SWEEPS = 6  # of a replay's, evenly spaced, the last among them: a link is made anew for each family
+KEPT = 6  # of a replay's sweeps, evenly spaced, the last among them: links are made anew for each family
 POISON = (0.01, 0.05, 0.10)  # shares of the labels turned round
 
 # What the neighbourhood tells, by how its columns begin.
@@ -36,8 +34,7 @@ AROUND: Mapping[str, tuple[str, ...]] = {
 def families(columns: Sequence[str], catalog: Catalog) -> dict[str, list[int]]:
     """Places of the columns that go with each family; a column may go with two."""
     of = {f.name: f.family for f in catalog.features}
-    for kind, family in kinds_of(catalog):
-        of[f"entities_{kind}"] = family
+    of |= {f"entities_{kind}": family for kind, family in linkable(catalog).items()}
     found: dict[str, list[int]] = {}
     for at, column in enumerate(columns):
         mine = [of[column]] if column in of else []
@@ -50,57 +47,41 @@ def families(columns: Sequence[str], catalog: Catalog) -> dict[str, list[int]]:
     return found
 
 
-def kinds_of(catalog: Catalog) -> list[tuple[str, str]]:
-    """Each kind by which owners are linked, and the family of signals that it goes with."""
-    owned = {f.by: f.family for f in catalog.features if isinstance(f, Seen) and f.of == "account"}
-    return [*owned.items(), ("continuation", "conversation")]
-
-
 class Silence:
     """What a replay's sweeps would have shown without the entities of one family, for each that has any.
 
-    `see` is for `replay`'s `beside`; SWEEPS of the sweeps that it is shown are kept.
+    `see` is for `replay`'s `beside`; of the sweeps that it is shown, KEPT are in `sweeps`, and
+    `without` has the vectors of each, in the same order, by family.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._mute: dict[str, set[str]] = {}
-        for kind, family in kinds_of(engine.catalog):
-            self._mute.setdefault(family, set()).add(kind)
-        self._due = np.unique(np.linspace(train.SWEEPS - 1, 0, SWEEPS).round()).tolist()
+        self._kinds: dict[str, set[str]] = {}
+        for kind, family in linkable(engine.catalog).items():
+            self._kinds.setdefault(family, set()).add(kind)
+        self._due = set(np.linspace(train.SWEEPS - 1, 0, KEPT).round().tolist())
         self._shown = 0
         self.sweeps: list[Sweep] = []
-        self._less: dict[str, list[F64]] = {family: [] for family in self._mute}
+        self.without: dict[str, list[F64]] = {family: [] for family in self._kinds}
 
     def see(self, sweep: Sweep) -> None:
-        if self._shown in self._due or self._shown >= train.SWEEPS:
+        # one more than SWEEPS is shown of a log that is longer than was said, and is its last
+        if self._shown in self._due or self._shown == train.SWEEPS:
             self.sweeps.append(sweep)
-            for family, kinds in self._mute.items():
-                window = self._engine.window
-                self._less[family].append(silenced(window, self._engine.kinds, sweep, kinds))
+            window, kinds = self._engine.window, self._engine.kinds
+            for family, mute in self._kinds.items():
+                self.without[family].append(silenced(window, kinds, sweep, mute))
         self._shown += 1
-
-    def history(self, whole: History, family: str | None = None) -> History:
-        """The kept sweeps of a replay, as they were or without a family."""
-        less = self._less.get(family or "")
-        sweeps = (
-            self.sweeps
-            if less is None
-            else [
-                replace(sweep, vectors=vectors)
-                for sweep, vectors in zip(self.sweeps, less, strict=True)
-            ]
-        )
-        return replace(whole, sweeps=sweeps)
 
 
 def ablate(
-    lesson: Lesson, catalog: Catalog, silent: Callable[[str], Lesson] | None = None
+    lesson: Lesson, catalog: Catalog, silent: Mapping[str, Table] | None = None
 ) -> dict[str, Any]:
     """`whole`, `without` each family, and `poisoned` by the share of labels turned round.
 
     Args:
-        silent: the lesson without the entities of a family; by default only columns are dropped.
+        silent: the rows of `lesson` as they are without a family's entities; by default, and for a
+            family that is not there, only columns are dropped.
 
     Raises:
         TrainingProblem: too few groups to hold operators out.
@@ -109,11 +90,11 @@ def ablate(
     without = {}
     for family, columns in families(lesson.columns, catalog).items():
         kept = np.setdiff1d(np.arange(len(lesson.columns)), columns)
-        less = silent(family) if silent else lesson
+        table = (silent or {}).get(family, lesson.table)
         less = replace(
-            less,
+            lesson,
             columns=tuple(lesson.columns[k] for k in kept),
-            table=Table(less.table.x[:, kept], less.table.account),
+            table=Table(table.x[:, kept], table.account),
         )
         without[family] = figures(lesson.y, crossed(less, fold))
     return {

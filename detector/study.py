@@ -5,6 +5,7 @@ account was first seen. No model from outside has a say, so that the figures are
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from detector.ablate import Silence, ablate
@@ -12,6 +13,7 @@ from detector.engine import Engine
 from detector.evaluate import clean
 from detector.peers import Aggregates, peers
 from detector.splits import splits
+from detector.sweep import Sweep
 from detector.train import Lesson, deal, lesson, replay
 from features.event import AnyEvent, decode
 from features.table import Truth
@@ -51,8 +53,14 @@ def study(
     found["peers"] = peers(seen, told.accounts, told.y, ring, deal(told.y, told.group))
     say("knocking signals out")
 
-    def few(family: str | None = None) -> Lesson:
-        return lesson(silence.history(history, family), engine, abusive, operator)
+    def few(sweeps: list[Sweep]) -> Lesson:
+        return lesson(replace(history, sweeps=sweeps), engine, abusive, operator)
 
-    found["knockouts"] = ablate(few(), engine.catalog, few)
+    silent = {
+        family: few(
+            [replace(s, vectors=v) for s, v in zip(silence.sweeps, vectors, strict=True)]
+        ).table
+        for family, vectors in silence.without.items()
+    }
+    found["knockouts"] = ablate(few(silence.sweeps), engine.catalog, silent)
     return dict(clean(found))

@@ -82,7 +82,7 @@ def look(
     row[asked] = np.arange(len(asked))
     catalog = window.plan.catalog
     names, around = owner_features(
-        sets, links, clusters, structure, owner[asked], linkable(catalog)
+        sets, links, clusters, structure, owner[asked], tuple(linkable(catalog))
     )
     columns = (*catalog.names, *names)
     if model is not None and model.standing.columns != columns:
@@ -137,7 +137,8 @@ def silenced(window: Window, kinds: Kinds, sweep: Sweep, mute: Collection[str]) 
     )
     found = _linked(sightings, kinds, len(np.unique(sweep.owner)))
     vectors = sweep.vectors.copy()
-    vectors[:, len(catalog.features) :] = owner_features(*found, sweep.owner, linkable(catalog))[1]
+    kinds_told = tuple(linkable(catalog))
+    vectors[:, len(catalog.features) :] = owner_features(*found, sweep.owner, kinds_told)[1]
     return vectors
 
 
@@ -162,10 +163,11 @@ def rehomed(sightings: Sightings, account: U64, owner: U64) -> Sightings:
     return replace(sightings, owner=np.where(mine, owner[moved[at]], sightings.owner))
 
 
-def linkable(catalog: Catalog) -> tuple[str, ...]:
-    """The kinds by which owners can be linked, as far as the catalogue knows them."""
-    kinds = {f.by for f in catalog.features if isinstance(f, Seen) and f.of == "account"}
-    return (*sorted(kinds), "continuation")
+def linkable(catalog: Catalog) -> dict[str, str]:
+    """The kinds by which owners can be linked, as far as the catalogue knows them, and each one's family."""
+    seen = [f for f in catalog.features if isinstance(f, Seen) and f.of == "account"]
+    owned = {f.by: f.family for f in seen}
+    return {kind: owned[kind] for kind in sorted(owned)} | {"continuation": "conversation"}
 
 
 def cluster_vectors(structure: F64, place: I64, margin: F64) -> F64:

@@ -1,6 +1,7 @@
 """Files that are whole or not there, and stay after a power cut."""
 
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import IO
 def whole(path: Path, check: Callable[[Path], object] = lambda _: None) -> Iterator[IO[bytes]]:
     """A file to write, which appears under its name when it is complete, synced and checked.
 
-    Until then it lies beside its place as `.<name>.partial`. When this returns, the name is on disk,
-    too. Whatever is raised inside, by `check` or by the disk (OSError) leaves what was there before.
+    Until then it lies beside its place as `.<name>.<random>.partial`, of which each writer has his own:
+    one who slept while another finished writes on in a file that nobody reads. When this returns, the
+    name is on disk, too. Whatever is raised inside, by `check` or by the disk (OSError) leaves what
+    was there before.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
-        with partial.open("wb") as file:
+        with partial.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -533,7 +533,7 @@ def knocked_out(results: Results, command: str) -> Figure | None:
         "knock-outs",
         "Without one family of signals",
         "Trained and judged again as if an adversary had silenced a family: its columns, and the links made of "
-        "its entities. "
+        "its entities; the neighbourhood and its parts lose columns only. "
         "Far left of the line: what the detector stands on.",
         ("without", "PR-AUC", "recall at 1 % FPR"),
         lines,

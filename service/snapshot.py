@@ -13,7 +13,8 @@ and nothing is lost, as long as the log is trimmed no further than the *older* s
     -32  32    SHA-256 of everything before
 
 A file is `<number>-<name>.snapshot`; a higher number is newer. One folder holds one series and has
-one writer. Loaded arrays are views of one buffer, writable, without a copy.
+one writer; one who was succeeded while he wrote may finish or fail, and harms no file but his own.
+Loaded arrays are views of one buffer, writable, without a copy.
 """
 
 import ast
@@ -74,8 +75,8 @@ def save(
         _write(file, header, arrays)
     for old in _files(folder)[KEPT:]:
         old.unlink()
-    # What a killed writer has left; there is only one writer, and it has just finished.
-    for stale in folder.glob(".*.snapshot.partial"):
+    # What a killed writer has left, or one who slept through his lease: the writer has just finished.
+    for stale in folder.glob(".*.partial"):
         stale.unlink()
     return path
 

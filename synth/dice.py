@@ -52,7 +52,9 @@ class Dice(Random):
 
     def zipf(self, items: Sequence[T]) -> T:
         """Popular items first: log-uniform over ranks, so the first tenth takes about half."""
-        return items[int(len(items) ** self.random()) - 1]
+        n = len(items)
+        # a random number next to 1 may round up to n + 1
+        return items[min(int((n + 1) ** self.random()), n) - 1]
 
     def weighted(self, table: Sequence[tuple[T, float]]) -> T:
         """One item of `(item, weight)` pairs."""

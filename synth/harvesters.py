@@ -1,10 +1,15 @@
 """Distillation: a model's answers gathered systematically, through many accounts at a low rate.
 
-Programs work through a list of short questions and through templated prompts, a few calls an
-account and day. Both are the ring's own, or those of public sets of questions, which laboratories
-put to the models too. The pool they call serves ordinary customers as well, who make the mixture
-look like anybody's.
+Programs work through sets of short questions and through templated prompts, a few calls an account
+and day. The sets are the ring's own, or public ones, which laboratories put to the models too. Where
+a ring's trade is applications, a set is asked in its harness; where it is a plan that only a
+provider's own client may use, in that client. The pool they call serves ordinary customers as well,
+who make the mixture look like anybody's.
 """
+
+from collections.abc import Iterator
+from itertools import cycle
+from typing import NamedTuple
 
 from synth.account import Account
 from synth.agenda import Process
@@ -14,15 +19,22 @@ from synth.habits import Tempo, hold
 from synth.operators import Operator, Tenure
 from synth.people import DAY, HOUR, Person
 from synth.pool import Customer
-from synth.stage import Stage
+from synth.stage import Stage, Suite
 from synth.supply import Supply, ring_sizes
 from synth.wire import fragment
 
-_QUESTIONS = 400  # on a list of a ring's own; each is asked once and then again from the start
-_LISTED = 0.12  # share of harvesting calls that come from the list
+_QUESTIONS = 400  # in the sets of a ring's own; each is asked once and then again from the start
+_LISTED = 0.12  # share of harvesting calls that come from a set
 _MIXED = 0.5  # ordinary customers an account
 _QUESTION = Tempo(1, 1.0, 60, 60, 500)
 _LOAD = 1.3  # conversations an account and day
+
+
+class Program(NamedTuple):
+    """What works through a set of questions; programs on one set share its `questions`, by number."""
+
+    person: Person
+    questions: Iterator[int]
 
 
 class Harvester(Operator):
@@ -35,26 +47,35 @@ class Harvester(Operator):
         super().__init__(stage, supply, size)
         dice = stage.dice
         pool = self.pooled()
-        sets = range(supply.traits.prompt_templates)
-        suites = [dice.pick(stage.suites) for _ in sets] if supply.traits.public_prompts else []
-        templates = [suite.template for suite in suites] or [
-            stage.software.application() for _ in sets
-        ]
-        self.programs: list[Person] = []
+        suites = self._suites(supply.traits.prompt_templates, supply.traits.public_prompts)
+        asked = [cycle(suite.questions) for suite in suites]
+        self.programs: list[Program] = []
         for _ in range(max(1, size // 2)):
-            program = stage.people.make(self.market, self.trade)
+            person, k = stage.people.make(self.market, self.trade), dice.randrange(len(suites))
             if self.trade == "application":
-                program.rigs = [
-                    stage.people.rig(program, program.devices[0], rig.program, dice.pick(templates))
-                    for rig in program.rigs
+                harness = suites[k].template
+                person.rigs = [
+                    stage.people.rig(person, person.devices[0], rig.program, harness)
+                    for rig in person.rigs
                 ]
-            self.programs.append(program)
-        self._list = [q for suite in suites for q in suite.questions] or stage.exchange.script(
-            [fragment(prompt_id=dice.token()) for _ in range(_QUESTIONS)]
-        )
-        self._next = 0
+            self.programs.append(Program(person, asked[k]))
         first = self.start()
         stage.agenda.start(first, pool.tend(first))
+
+    def _suites(self, count: int, public: bool) -> list[Suite]:
+        """Public sets, as many as there are at most, or sets of the ring's own."""
+        stage, dice = self.stage, self.stage.dice
+        if public:
+            return dice.sample(stage.suites, min(count, len(stage.suites)))
+        return [
+            Suite(
+                stage.software.application(),
+                stage.exchange.script(
+                    [fragment(prompt_id=dice.token()) for _ in range(_QUESTIONS // count)]
+                ),
+            )
+            for _ in range(count)
+        ]
 
     def use(self, at: int, account: Account, keeper: Tenure) -> Process:
         """One more account: a share of the programs, and a customer every now and then."""
@@ -65,25 +86,24 @@ class Harvester(Operator):
         caller = Customer(pool)
         since = at + int(dice.spread(HOUR))
         mean = _LOAD * dice.spread(0.75)
-        self.serve(since, program, caller, mean * (1 - _LISTED), stage.end)
+        self.serve(since, program.person, caller, mean * (1 - _LISTED), stage.end)
         stage.agenda.start(since, self._cover(since, program, caller, mean * _LISTED))
         if dice.chance(_MIXED):
             person = self.customer(self.market)
             self.serve(since, person, Customer(pool), 1.5 * mean, stage.end)
         yield from ()
 
-    def _cover(self, at: int, program: Person, caller: Customer, mean: float) -> Process:
-        """Question after question of the list, `mean` of them a day."""
+    def _cover(self, at: int, program: Program, caller: Customer, mean: float) -> Process:
+        """Question after question of its set, `mean` of them a day."""
         stage, dice = self.stage, self.stage.dice
         while True:
             at += int(dice.expovariate(mean) * DAY)
             if at >= stage.end:
                 return
             yield at
-            talk = Conversation(dice, dice.pick(program.rigs), "")
-            prompt = self._list[self._next % len(self._list)]
-            talk.script = range(prompt, prompt + 1)
-            self._next += 1
+            talk = Conversation(dice, dice.pick(program.person.rigs), "")
+            question = next(program.questions)
+            talk.script = range(question, question + 1)
             hold(stage, at, talk, caller, _QUESTION, 1)
 
 

@@ -244,7 +244,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("scripts",            "I",         1,            3,            5,            8, "different ageing scripts"),
     Parameter("credit_share",       "A",       1.0,          0.95,         0.8,          0.6, "part of a grant that is drained before rotation"),
     Parameter("prompt_templates",   "A",         1,            2,            4,            8, "different templates of harvesting prompts"),
-    Parameter("public_prompts",     "A", Mix((True, 2), (False, 8)), Mix((True, 4), (False, 6)), Mix((True, 6), (False, 4)), Mix((True, 8), (False, 2)), "harvests with public sets of questions, in their public harness"),
+    Parameter("public_prompts",     "A", Mix((True, 2), (False, 8)), Mix((True, 4), (False, 6)), Mix((True, 6), (False, 4)), Mix((True, 8), (False, 2)), "harvests with public sets of questions; in their public harness where applications are the trade"),
     Parameter("life_days",          "I",       4.0,          6.0,         10.0,         16.0, "median life of an account until the provider's own team ends it"),
     Parameter("life_sigma",         "A",       1.6,          1.6,          1.6,          1.6, "its spread (log)"),
     Parameter("replace_ms",         "I", (MINUTE, 24 * HOUR), (MINUTE, 24 * HOUR), (MINUTE, 24 * HOUR), (MINUTE, 24 * HOUR), "from a loss to its replacement"),

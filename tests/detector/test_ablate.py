@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 import detector.train
-from detector.ablate import POISON, ablate, families, turned
-from detector.train import Lesson, Table
+from detector.ablate import KEPT, POISON, Silence, ablate, families, turned
+from detector.sweep import linkable, look, silenced
+from detector.train import SWEEPS, Lesson, Table, replay
 from features.catalog import Catalog
-from tests.detector.handmade import standing_columns
+from tests.detector.handmade import Log, engine_of, standing_columns
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +53,41 @@ def test_only_the_family_that_tells_is_missed(column: str, hurt: set[str]) -> No
             assert row["recall_at_fpr"]["0.01"] < 0.2, family
         else:
             assert row["recall_at_fpr"]["0.01"] > 0.9, family
+
+
+def test_a_family_with_entities_is_judged_on_the_rows_without_them() -> None:
+    told = lesson("entities_device")
+    blind = told.table.x.copy()
+    blind[:, told.columns.index("entities_device")] = 0
+    silent = {"kyc": Table(blind, told.table.account)}
+    without = ablate(told, Catalog(), silent)["without"]
+    assert without["kyc"]["recall_at_fpr"]["0.01"] < 0.2, "what a face would have told is gone"
+    assert without["payment"]["recall_at_fpr"]["0.01"] > 0.9
+
+
+@pytest.mark.parametrize("too_few", [0, 10], ids=["as said", "a longer log than was said"])
+def test_six_sweeps_are_kept_without_each_family_and_the_last_is_one(too_few: int) -> None:
+    log = Log()
+    for i in range(120):
+        log.add("account_signup", f"a{i}", i, device_id=f"d{i // 2}")
+    engine = engine_of()
+    silence = Silence(engine)
+    history = replay(engine, [log.events], 120 - too_few, beside=silence.see)
+    last = look(engine.window, engine.kinds, None)
+    assert len(silence.sweeps) == KEPT + bool(too_few)
+    assert silence.sweeps[0] is history.sweeps[0]
+    assert silence.sweeps[KEPT - 1] is history.sweeps[SWEEPS - 1]
+    assert silence.sweeps[-1] is history.sweeps[-1]
+    assert silence.sweeps[-1].at == last.at
+    assert set(silence.without) == set(linkable(engine.catalog).values())
+    for family, vectors in silence.without.items():
+        mute = [kind for kind, of in linkable(engine.catalog).items() if of == family]
+        expected = silenced(engine.window, engine.kinds, last, mute)
+        np.testing.assert_array_equal(vectors[-1], expected)
+        assert [len(v) for v in vectors] == [len(s.vectors) for s in silence.sweeps]
+    crowd = history.sweeps[-1].columns.index("entities_device")
+    assert silence.sweeps[-1].vectors[:, crowd].max() > 0
+    assert silence.without["infrastructure"][-1][:, crowd].max() <= 0
 
 
 def test_every_column_goes_with_a_family() -> None:

@@ -315,7 +315,8 @@ class Pair(Target):
 
     def close(self) -> None:
         super().close()
-        self.standby.__exit__(None, None, None)
+        if self.standby is not self.service:  # it may have failed to succeed
+            self.standby.__exit__(None, None, None)
 
     def until_ready(self) -> None:
         deadline = time.monotonic() + RECOVERY_S

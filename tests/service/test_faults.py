@@ -55,6 +55,7 @@ def test_a_standby_takes_over_and_the_old_writer_is_shut_out(tmp_path: Path) -> 
                 one.client.get("/v1/accounts/a1").json()["events"]
                 for one in (pair.service, pair.standby)
             ]
+            time.sleep(0.05)
         assert told[0] == told[1] > 0
     finally:
         pair.close()

@@ -114,7 +114,7 @@ def test_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
 
 def test_unfinished_write_is_ignored_and_tidied(tmp_path: Path) -> None:
     save(tmp_path, "a", ARRAYS, {"which": "a"})
-    stale = tmp_path / ".000000000009-b.snapshot.partial"
+    stale = tmp_path / ".000000000009-b.snapshot.0123456789abcdef.partial"
     stale.write_bytes(b"half")
     loaded = load_latest(tmp_path)
     assert loaded is not None

@@ -1,6 +1,7 @@
 """The compiled loop: scheduling, stickiness, failover, the wire; and printing, held to `json`."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from synth import calls as c
 from synth import slips as s
 from synth.dice import Dice
 from synth.exchange import Exchange
+from synth.prices import CALLS_A_CALL
 from synth.wire import fragment
 
 START = 1_772_409_600_000
@@ -141,6 +143,18 @@ def test_no_seat_has_more_calls_in_flight_than_its_cap() -> None:
             for edge in ((e["occurred_at"] - e["duration_ms"], 1), (e["occurred_at"], -1))
         )
         assert max(np.cumsum([step for _, step in edges])) <= 3
+
+
+def test_a_call_holds_its_place_for_as_long_as_the_calls_that_it_stands_for() -> None:
+    bench = Bench(c.LRU, 1, sticky_ms=0, seat_calls=1, relay=1)
+    for k in range(8):
+        bench.talk(START + 50 * k, 1, STEADY)
+    events = [e for e in bench.play(START + 10 * HOUR) if e["status"] == 200]
+    assert len(events) > 2
+    for one, next_ in pairwise(events):
+        began = next_["occurred_at"] - next_["duration_ms"]
+        place_free = one["occurred_at"] + (CALLS_A_CALL - 1) * one["duration_ms"]
+        assert began >= place_free
 
 
 def test_a_full_window_refuses_until_it_ends() -> None:

@@ -2,14 +2,18 @@
 
 from collections import defaultdict
 from dataclasses import fields
-from typing import get_type_hints
+from types import ModuleType
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 
 from synth import calls as c
+from synth import harvesters, machines
 from synth.books import settle
 from synth.cast import cast
+from synth.clients import Template
+from synth.conversation import Conversation
 from synth.dice import Dice
 from synth.operators import Operator, Tenure
 from synth.people import DAY, HOUR
@@ -235,3 +239,48 @@ def test_tiers_differ_for_every_typology() -> None:
         played = play(seed=2, accounts=260, days=2, abusive_share=0.5, tier=tier)
         kinds = {row.typology for row in played.truth.values()} - {""}
         assert len(kinds) == 7
+
+
+def asked(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Template, bool]]:
+    """Filled, as a world runs, with each set question a module's actors put: its number, the
+    template that it is asked in, and whether that is an application's."""
+    found: list[tuple[int, Template, bool]] = []
+    hold = module.hold
+
+    def note(stage: Stage, at: int, talk: Conversation, *more: Any) -> None:
+        if len(talk.script) == 1:
+            assert talk.rig.template is not None
+            found.append((talk.script[0], talk.rig.template, talk.rig.program.kind == "sdk"))
+        hold(stage, at, talk, *more)
+
+    monkeypatch.setattr(module, "hold", note)
+    return found
+
+
+@pytest.mark.parametrize("sets", [1, 16])
+def test_public_questions_are_those_of_laboratories(
+    sets: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harvested, honest = asked(harvesters, monkeypatch), asked(machines, monkeypatch)
+    stage = staged(
+        "distillation", accounts=1500, share=0.2, public_prompts=1, prompt_templates=sets
+    )
+    run(stage, 4)
+    suite = {question: suite for suite in stage.suites for question in suite.questions}
+    assert {suite[q] for q, _, _ in honest} == set(stage.suites), "laboratories use them all"
+    for question, template, _ in honest:
+        assert template == suite[question].template
+    in_applications = [(q, template) for q, template, application in harvested if application]
+    assert 0 < len(in_applications) < len(harvested)
+    for question, template in in_applications:
+        assert template == suite[question].template, "a question is asked in its own harness"
+    assert {q for q, _, _ in harvested} <= set(suite)
+
+
+def test_a_ring_of_its_own_questions_shares_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    harvested = asked(harvesters, monkeypatch)
+    stage = staged("distillation", share=0.5, public_prompts=0, prompt_templates=4)
+    run(stage, 4)
+    assert harvested
+    public = {question for suite in stage.suites for question in suite.questions}
+    assert public.isdisjoint(q for q, _, _ in harvested)
