@@ -6,8 +6,10 @@ those, at the pace of service, and that is what is measured here; a sample of lo
 than it seems to.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from features.window import CONFLICT, DUPLICATE
 # A member of a cluster that the policy would act on is held to the score that so many times as many
 # honest accounts pass: a crowd around a ring is not the ring, a member half convicted by his own is [A].
 MEMBERS = 3
+CONFIDENCE = 0.95  # with which a threshold keeps its promise on accounts that are yet to come [A]
 NEVER = -1e9  # below every margin
 PART = 512  # events between two looks at the clock
 
@@ -137,10 +140,13 @@ def majority(place: I64, fold: I64, clusters: int) -> I64:
     return np.asarray(count.argmax(1), np.int64)
 
 
-def promised(honest: Highest, shares: Sequence[float]) -> tuple[dict[str, Any], ...]:
-    """For each share, the margins by event, by standing and as a member that at most that share of these
-    honest accounts passes *by any of the three*: the lowest that as many pass by event as by standing,
-    and MEMBERS times as many by the standing that a member is held to."""
+def promised(honest: Highest, group: I64, shares: Sequence[float]) -> tuple[dict[str, Any], ...]:
+    """For each share, the margins by event, by standing and as a member that at most that share of honest
+    accounts passes *by any of the three*, as far as these show (`greatest_share`): the lowest that as
+    many pass by event as by standing, and MEMBERS times as many by the standing that a member is held to.
+
+    `group` [n] is the group of each account: people who share something are hurt together.
+    """
     n = len(honest.event)
     zeros = np.zeros(n)
 
@@ -151,17 +157,32 @@ def promised(honest: Highest, shares: Sequence[float]) -> tuple[dict[str, Any], 
             metrics.threshold_at_fpr(zeros, honest.standing, min(1.0, MEMBERS * k / n)),
         )
 
-    def hurt(k: int) -> int:
+    def hurt(k: int) -> float:
         event, standing, member = at(k)
         passed = (honest.event > event) | (honest.standing > standing) | (honest.member > member)
-        return int(passed.sum())
+        return greatest_share(passed, group)
 
     told: tuple[dict[str, Any], ...] = {}, {}, {}
     for share in shares:
         low, high = 0, int(share * n)
         while low < high:  # more accounts pass as k grows
             middle = (low + high + 1) // 2
-            low, high = (middle, high) if hurt(middle) <= share * n else (low, middle - 1)
+            low, high = (middle, high) if hurt(middle) <= share else (low, middle - 1)
         for named, level in zip(told, at(low), strict=True):
             named[str(share)] = level
     return told
+
+
+def greatest_share(passed: NDArray[np.bool_], group: I64) -> float:
+    """Upper end, at CONFIDENCE, of the share that passes among accounts like these [n], whose groups are the draws.
+
+    The ratio estimate of a cluster sample and its linearised variance (Cochran, *Sampling
+    Techniques*, 3rd ed., 1977, eq. 9A.13); the share itself where nothing varies.
+    """
+    size = np.bincount(group)
+    hits = np.bincount(group, passed)[size > 0]
+    size = size[size > 0]
+    n, groups = size.sum(), len(size)
+    share = hits.sum() / n
+    rest = ((hits - share * size) ** 2).sum() * groups / max(groups - 1, 1)
+    return float(min(1.0, share + NormalDist().inv_cdf(CONFIDENCE) * math.sqrt(rest) / n))

@@ -296,7 +296,7 @@ def fit(
         Engine(engine.policy, engine.secret, catalog=catalog), again, index, fold, event, standing, cluster,
         progress,
     )  # fmt: skip
-    by_event, by_standing, members = promised(highest.of(y == 0), TARGET_FPRS)
+    by_event, by_standing, members = promised(highest.of(y == 0), group[y == 0], TARGET_FPRS)
     heads = {
         "event": _settled(event.head, highest.event, y, by_event),
         "standing": _settled(standing.head, highest.standing, y, by_standing),
