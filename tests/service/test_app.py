@@ -267,8 +267,9 @@ def test_the_next_decision_carries_the_cluster(ringed: httpx.Client) -> None:
 
 def test_a_decision_of_a_model_has_reasons(start: Start, model: Model, world: list[bytes]) -> None:
     with live(start(model)) as api:
+        told = []
         for i in range(0, len(world), 2000):
-            told = post(api, world[i : i + 2000])
+            told += post(api, world[i : i + 2000])
             api.post("/v1/sweep").raise_for_status()
         acted = [a["decision"] for a in told if a["decision"]["action"] != "allow"]
         assert acted

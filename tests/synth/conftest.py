@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.synth.played import Played, play
+from tests.synth.played import Played, play, together
 
 
 @pytest.fixture(scope="session")
@@ -19,5 +19,10 @@ def crowded() -> Played:
 
 @pytest.fixture(scope="session", params=["T1", "T3"])
 def populous(request: pytest.FixtureRequest) -> Played:
-    """Enough rings of every typology that no single one decides what its typology looks like."""
-    return play(seed=5, accounts=9000, days=2, abusive_share=0.5, tier=request.param)
+    """Enough rings of every typology that no single one decides what its typology looks like.
+
+    A market is most of its stations' accounts in three or four of them; smaller worlds have more.
+    """
+    options = {"days": 2, "abusive_share": 0.5, "tier": request.param}
+    stations = (play("transfer_station", seed=n, accounts=700, **options) for n in range(1, 4))
+    return together([play(seed=5, accounts=7000, **options), *stations])

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,17 @@ def play(scenario: str = "market", **options: Any) -> Played:
     for event in played.events:
         played.of_account[event["account_id"]].append(event)
     return played
+
+
+def together(worlds: Sequence[Played]) -> Played:
+    """Several worlds as one; `world` is the first."""
+    first, *more = worlds
+    for other in more:
+        first.lines += other.lines
+        first.events += other.events
+        first.truth |= other.truth
+        first.of_account |= other.of_account
+    return first
 
 
 def auc(positive: list[float], negative: list[float], weight: list[float] | None = None) -> float:

@@ -82,17 +82,25 @@ def test_stations_have_many_users_behind_one_account(crowded: Played) -> None:
     assert station > 3
 
 
-def test_stations_keep_their_cache(crowded: Played) -> None:
-    """Stickiness works: the share of the prompt read from cache is nearly that of consumers."""
-    read: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for event in crowded.events:
+def read_from_cache(played: Played, who: str) -> float:
+    """The share of prompts, after a conversation's first, that accounts of this kind read from cache."""
+    read = sent = 0
+    for event in played.events:
         if event["type"] == "request" and event["status"] == 200 and event["chain_length"] > 1:
-            row = crowded.truth[event["account_id"]]
-            sums = read[row.typology or row.cohort]
-            sums[0] += event["cache_read_tokens"]
-            sums[1] += event["cache_write_tokens"] + event["input_tokens"]
-    share = {name: r / (r + w) for name, (r, w) in read.items()}
-    assert share["transfer_station"] > share["consumer"] - 0.1
+            row = played.truth[event["account_id"]]
+            if (row.typology or row.cohort) == who:
+                read += event["cache_read_tokens"]
+                sent += event["cache_write_tokens"] + event["input_tokens"]
+    return read / (read + sent)
+
+
+def test_a_station_keeps_its_cache_if_it_sticks() -> None:
+    options: dict[str, Any] = {"accounts": 500, "days": 2, "abusive_share": 0.5, "seed": 4}
+    sticky = play("transfer_station", knobs={"pinned": 1}, **options)
+    hops = play("transfer_station", knobs={"pinned": 0, "sticky_ms": 0}, **options)
+    consumer = read_from_cache(sticky, "consumer")
+    assert read_from_cache(sticky, "transfer_station") > consumer - 0.1
+    assert read_from_cache(hops, "transfer_station") < consumer - 0.2
 
 
 def accounts_an_address(played: Played) -> float:
