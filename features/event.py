@@ -331,9 +331,10 @@ def convert(fields: dict[str, Any]) -> AnyEvent:
 
 
 def _settle(event: AnyEvent) -> AnyEvent:
-    """Times as milliseconds."""
-    event.occurred_at = _time("occurred_at", event.occurred_at)
-    if event.observed_at is not None:
+    """Times as milliseconds; those that come as a number are checked already."""
+    if type(event.occurred_at) is not int:
+        event.occurred_at = _time("occurred_at", event.occurred_at)
+    if event.observed_at is not None and type(event.observed_at) is not int:
         event.observed_at = _time("observed_at", event.observed_at)
     return event
 

@@ -29,6 +29,7 @@ from features.event import (
     KycChecked,
     OwnershipDeclared,
     PhoneVerified,
+    Request,
 )
 from features.kind import FAMILY_OF, NS
 
@@ -196,9 +197,11 @@ def canonical(event: AnyEvent) -> None:
         event.ip, block, subnet = forms
         event.ip_block_id = event.ip_block_id or block
         event.ip_subnet_id = event.ip_subnet_id or subnet
-    if isinstance(event, AccountSignup | PhoneVerified):
+    if type(event) is Request:  # nearly all
+        return
+    if type(event) is AccountSignup or type(event) is PhoneVerified:
         _canonical_contact(event)
-    elif isinstance(event, KycChecked):
+    elif type(event) is KycChecked:
         mrz = event.mrz
         if mrz is not None and not mrz.startswith("h:"):
             event.mrz = "".join(mrz.split()).upper()

@@ -48,6 +48,7 @@ NUMBERS: tuple[str, ...] = (
     "datacentre",
     "forwarded",
 )
+ROWS = 2  # counts the meanings that a row's names have had: windows of another one are made anew
 AMOUNT_MAX = 2**32  # so that a tally stays exact in a double (the redis window) for 2^21 events
 
 # Entities beyond the built-in kinds; a custom kind's number is CUSTOM + its place in Kinds.
@@ -91,7 +92,7 @@ class Rows:
     account: U64
     org: U64  # 0 where the event names none
     event_id: U64
-    body: U64  # digest of the sealed event: a second body under one event_id is told apart
+    body: U64  # hash of the sealed event, not 0: a second body under one event_id is told apart
     start: NDArray[np.int64]
     kind: NDArray[np.int32]
     id: U64

@@ -16,7 +16,6 @@ The bytes are those of our own encoder: no white space, the type first. Values m
 value remembered a quarter of that. Unlike a value's place its comparison is exact, whoever made it up.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -57,7 +56,6 @@ from features.rows import (
 
 I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
-_sha256 = hashlib.sha256
 _encode_lines = msgspec.json.Encoder().encode_lines
 _decode = msgspec.json.Decoder(str).decode
 MEMO = 1 << 15  # values remembered
@@ -555,7 +553,7 @@ def _walk(
     place). Returns how many there are of the last two; -1 for bytes that are not of our encoder (it ends
     at the first sign of that, at the latest in what stands behind `limit`).
     """
-    t, type_, account, org, event_id, start, kind, name, amount, number = rows
+    t, type_, account, org, event_id, body, start, kind, name, amount, number = rows
     word_key, word_at, type_of, field, says_number, says_amount, always = tables[:7]
     clear, own_family, owner, self_, refreshed, credential, limited, prompt_tokens, read_tokens = (
         tables[7:]
@@ -680,6 +678,7 @@ def _walk(
         to = _copy(eight, copied, at, out, to)
         at += 1
         copied = at
+        body[e] = _hash(out, body_at[e], to)
         body_at[e + 1] = to
         start[e + 1] = entities
     return owns, roughs
@@ -739,16 +738,14 @@ class Sealer:
         self, events: Sequence[AnyEvent], lines: bytes, bodies: list[bytes] | None
     ) -> Sealed:
         n = len(events if bodies is None else bodies)
-        size, quotes = (
-            len(lines),
-            lines.count(b'"') + len(_STOP),
-        )  # of nothing are there more than quotes
+        size, text = len(lines), np.frombuffer(lines, np.uint8)
+        quotes = np.count_nonzero(text == _QUOTE) + len(_STOP)  # of nothing are there more
         # behind the lines whatever ends a value, and as much room again for texts without their escapes
         data = np.empty(2 * size + 2 * len(_STOP), np.uint8)
-        data[: size + len(_STOP)] = np.frombuffer(lines + _STOP, np.uint8)
+        data[:size], data[size : size + len(_STOP)] = text, np.frombuffer(_STOP, np.uint8)
         out = np.empty(size + 34 * quotes, np.uint8)
         t, type_ = np.zeros(n, np.int64), np.zeros(n, np.uint8)
-        account, org, event_id = (np.zeros(n, np.uint64) for _ in range(3))
+        account, org, event_id, body = (np.zeros(n, np.uint64) for _ in range(4))
         start = np.zeros(n + 1, np.int64)
         kind, name = np.empty(quotes, np.int32), np.empty(quotes, np.uint64)
         amount = np.zeros((n, len(AMOUNTS)), np.int64)
@@ -757,7 +754,7 @@ class Sealer:
         own, rough = np.empty((quotes, 2), np.int64), np.empty((quotes, 4), np.int64)
         owns, roughs = _walk(
             data, eights(data), size, size + len(_STOP), eights(out), _TABLES, self._memo, self._keys,
-            (t, type_, account, org, event_id, start, kind, name, amount, number),
+            (t, type_, account, org, event_id, body, start, kind, name, amount, number),
             body_at, name_at, own, rough,
         )  # fmt: skip
         if owns < 0:
@@ -778,12 +775,5 @@ class Sealer:
                 if not known and numbers[i]:
                     first, last = places[i].tolist()
                     self.names[int(numbers[i])] = _decode(lines[first:last])
-        body = np.frombuffer(b"".join([_sha256(b).digest()[:8] for b in bodies]), ">u8")
-        return Sealed(
-            events,
-            bodies,
-            Rows(
-                t, type_, account, org, event_id, np.maximum(body.astype(np.uint64), _ONE),
-                start, kind, name, amount, number,
-            ),
-        )  # fmt: skip
+        rows = Rows(t, type_, account, org, event_id, body, start, kind, name, amount, number)
+        return Sealed(events, bodies, rows)

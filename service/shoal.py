@@ -44,7 +44,7 @@ from features.event import AnyEvent, InvalidEvent, Request, decode
 from features.feature import HOUR
 from features.kind import KIND
 from features.redis import RedisKinds, RedisWindow
-from features.rows import F64
+from features.rows import F64, ROWS
 from features.window import CONFLICT, DUPLICATE, LATE_EVENT
 from service import lease, refold, snapshot, views
 from service.cold import ColdLog, History, archiver
@@ -77,6 +77,11 @@ SERVED_CHUNKS = 32  # chunks whose vectors are kept for a look at parity
 PROMPT = KIND["prompt"].family  # the family that canaries' marks are hashed in
 NO_TOKEN = 0  # nobody's: the first writer takes 1
 ERASED = "erasure"  # the control entry that tells of one
+AHEAD = InvalidEvent(
+    "occurred_at",
+    "more than 5 minutes ahead of this service's clock",
+    "epoch milliseconds, in UTC",
+)
 STANDBY = "this is a standby: it answers reads, events go to the service that it follows"
 
 _log = structlog.get_logger()
@@ -266,6 +271,8 @@ class Shoal:
         """Why the state in a snapshot is not one that this service can go on from."""
         if meta.get("catalog") != self.engine.catalog.hash:
             return "it was taken with another catalogue"
+        if meta.get("rows") != ROWS:
+            return "another version took it, which named events otherwise"
         # a power cut may cost the log its last second, and entries may have come since
         if not self.history.holds(str(meta["log"])):
             return "it holds events that the log has lost"
@@ -478,19 +485,8 @@ class Shoal:
         if self.standby:
             raise Unavailable(STANDBY)
         limit = self.clock() + 5 * 60_000
-        answers: list[Answer | None] = [None] * len(events)
-        timely, place = [], []
-        for i, event in enumerate(events):
-            if event.occurred_at > limit:  # type: ignore[operator]
-                problem = InvalidEvent(
-                    "occurred_at",
-                    "more than 5 minutes ahead of this service's clock",
-                    "epoch milliseconds, in UTC",
-                )
-                answers[i] = _rejected(event.event_id, problem)
-            else:
-                timely.append(event)
-                place.append(i)
+        ahead = {i for i, e in enumerate(events) if e.occurred_at > limit}  # type: ignore[operator]
+        timely = [e for i, e in enumerate(events) if i not in ahead] if ahead else events
         try:
             if self.shared:
                 told = self._log_then_fold(timely)
@@ -503,9 +499,12 @@ class Shoal:
             # a memory window may now hold events that the log does not: rebuild before answering
             self._lose(problem)
             raise Unavailable(str(self.fault)) from None
-        for i, answer in zip(place, told, strict=True):
-            answers[i] = answer
-        return [a for a in answers if a is not None]
+        if not ahead:
+            return told
+        rest = iter(told)
+        return [
+            _rejected(e.event_id, AHEAD) if i in ahead else next(rest) for i, e in enumerate(events)
+        ]
 
     def _fold_then_log(self, events: Sequence[AnyEvent]) -> list[Answer]:
         answered, refused = self.engine.ingest(events)
@@ -660,6 +659,7 @@ class Shoal:
                 arrays = {k: v.copy() for k, v in self.engine.window.save().items()}  # type: ignore[attr-defined]
                 meta = self.engine.save() | {
                     "catalog": self.engine.catalog.hash,
+                    "rows": ROWS,
                     "log": self.entries.last,
                     "accepted": self.accepted,
                 }

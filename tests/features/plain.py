@@ -66,6 +66,15 @@ def _digest8(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest()) or 1
 
 
+def _quick_hash(data: bytes) -> int:
+    """A multiplication and a shift for each eight bytes."""
+    h = (len(data) + 1) * 0x9E3779B97F4A7C15 % 2**64
+    for at in range(0, len(data), 8):
+        h = (h ^ int.from_bytes(data[at : at + 8], "little")) * 0xD6E8FEB86659FD93 % 2**64
+        h ^= h >> 32
+    return h or 1
+
+
 # Puts an event's amounts and numbers into the flat lists of its batch, from the given places on.
 Put = Callable[[Any, list[int], int, list[float], int], None]
 
@@ -165,7 +174,7 @@ def rows_of(events: Sequence[AnyEvent], kinds: Kinds, names: Names) -> Rows:
             numbers[i * len(NUMBERS) + _N["datacentre"]] = event.network_type in _DATACENTRE
         if event.forwarded is not None:
             numbers[i * len(NUMBERS) + _N["forwarded"]] = event.forwarded
-    bodies = [int.from_bytes(hashlib.sha256(encode(e)).digest()[:8]) or 1 for e in events]
+    bodies = [_quick_hash(encode(e)) for e in events]
     return Rows(
         np.array([e.occurred_at for e in events], np.int64),
         np.array([EVENT_CLASSES.index(type(e)) for e in events], np.uint8),

@@ -352,7 +352,10 @@ def test_a_damaged_snapshot_is_passed_over(start: Start, tmp_path: Path) -> None
     assert parity(again).differing == 0
 
 
-def test_a_snapshot_of_another_catalogue_is_not_used(start: Start) -> None:
+@pytest.mark.parametrize("other", [{"catalog": "another"}, {"rows": 1}], ids=["catalogue", "rows"])
+def test_a_snapshot_that_means_something_else_is_not_used(
+    start: Start, other: dict[str, Any]
+) -> None:
     shoal = start()
     feed(shoal, a_ring())
     shoal.look()
@@ -363,7 +366,7 @@ def test_a_snapshot_of_another_catalogue_is_not_used(start: Start) -> None:
     arrays, meta = kept
     for array in arrays.values():  # whoever took this for his own would answer nonsense
         array.view(np.uint8)[:] = 0
-    save(shoal.folder.snapshots, "other", arrays, meta | {"catalog": "another", "accepted": 7})
+    save(shoal.folder.snapshots, "other", arrays, meta | {"accepted": 7} | other)
     again = start()
     assert again.accepted == len(a_ring())
     assert parity(again).differing == 0
