@@ -239,8 +239,8 @@ class History:
 
     def answers(self, id: str) -> bytes:
         """The answers in an entry; none where it is not held."""
-        entry = self.hot.entry(id)
-        return entry.answers if entry is not None else self.cold.answers(id)
+        held = self.hot.answers(id)
+        return held if held is not None else self.cold.answers(id)
 
     def archive(self, upto: str) -> int:
         """Copy what follows the last archived entry, up to and with this one; returns the events."""

@@ -248,10 +248,17 @@ class EventLog:
 
     def entry(self, id: str) -> Entry | None:
         """The entry with this id, None where it is not held."""
+        fields = self._fields(id)
+        return decode(id, fields) if fields is not None else None
+
+    def answers(self, id: str) -> bytes | None:
+        """The answers in the entry with this id, None where it is not held."""
+        fields = self._fields(id)
+        return answers_in(id, fields) if fields is not None else None
+
+    def _fields(self, id: str) -> Mapping[bytes, bytes] | None:
         found = self._client.xrange(self._stream, id, id, count=1)
-        for entry_id, fields in found or ():
-            return decode(_text(entry_id), cast(Mapping[bytes, bytes], fields))
-        return None
+        return cast(Mapping[bytes, bytes], found[0][1]) if found else None
 
     def rewrite(self, drop: Callable[[bytes], bool]) -> int:
         """Remove every event whose payload `drop` names, with its answer; returns how many.
@@ -434,6 +441,35 @@ def encode_control(name: str, body: bytes) -> dict[FieldT, EncodableT]:
 
 def decode(id: str, fields: Mapping[bytes, bytes]) -> Entry:
     """The entry that XRANGE returned. Raises LogFormatUnknown and LogCorrupted, naming the id."""
+    kind, n, frame = _checked(id, fields)
+    try:
+        content = _ZSTD.decompressor.decompress(frame)
+        if kind == b"events":
+            answers, *events = _split(content, int(n) + 1)
+            return Entry(id, "events", events, answers)
+        return Entry(id, "control", [], name=n.decode(), body=content)
+    except (zstandard.ZstdError, struct.error, ValueError) as error:
+        raise LogCorrupted(f"log entry {id} is damaged: {error}") from error
+
+
+def answers_in(id: str, fields: Mapping[bytes, bytes]) -> bytes:
+    """The answers in an entry, for which a tenth of it is unpacked: they come first. Raises as `decode`."""
+    kind, n, frame = _checked(id, fields)
+    if kind != b"events":
+        return b""
+    try:
+        with _ZSTD.decompressor.stream_reader(frame) as content:
+            size, *_ = _LENGTH.unpack_from(content.read(_LENGTH.size * (int(n) + 1)))
+            answers = content.read(size)
+        if len(answers) < size:
+            raise ValueError(f"its answers end at byte {len(answers)} of {size}")
+        return answers
+    except (zstandard.ZstdError, struct.error, ValueError) as error:
+        raise LogCorrupted(f"log entry {id} is damaged: {error}") from error
+
+
+def _checked(id: str, fields: Mapping[bytes, bytes]) -> tuple[bytes, bytes, bytes]:
+    """Kind, name or count, and frame of an entry that is what was written."""
     version = fields.get(b"v")
     if version is not None and version != FORMAT:
         raise LogFormatUnknown(
@@ -446,19 +482,12 @@ def decode(id: str, fields: Mapping[bytes, bytes]) -> Entry:
     kind, n, frame, crc = fields[b"k"], fields[b"n"], fields[b"z"], fields[b"c"]
     if crc != _checksum(version, kind, n, frame):
         raise LogCorrupted(f"log entry {id} is damaged: its checksum does not match")
-    try:
-        content = _ZSTD.decompressor.decompress(frame)
-        if kind == b"events":
-            answers, *events = _split(content, int(n) + 1)
-            return Entry(id, "events", events, answers)
-        elif kind == b"control":
-            return Entry(id, "control", [], name=n.decode(), body=content)
-    except (zstandard.ZstdError, struct.error, ValueError) as error:
-        raise LogCorrupted(f"log entry {id} is damaged: {error}") from error
-    # The checksum holds, so it was written like this: by something that is not this module.
-    raise LogCorrupted(
-        f"log entry {id} is of kind {kind.decode(errors='replace')!r}, which is none"
-    )
+    if kind not in (b"events", b"control"):
+        # The checksum holds, so it was written like this: by something that is not this module.
+        raise LogCorrupted(
+            f"log entry {id} is of kind {kind.decode(errors='replace')!r}, which is none"
+        )
+    return kind, n, frame
 
 
 def parse_id(id: str) -> tuple[int, int]:

@@ -2,7 +2,7 @@ import base64
 import itertools
 import struct
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import msgspec
@@ -24,7 +24,9 @@ from service.log import (
     LogCorrupted,
     LogFormatUnknown,
     LogTrimmed,
+    _checksum,
     _seal,
+    answers_in,
     decode,
     encode_control,
     encode_events,
@@ -90,6 +92,7 @@ def test_what_is_appended_is_read_in_order(
         read = list(log.read(chunk_entries=chunk))
         assert [strip(entry) for entry in read] == written
         assert [entry.id for entry in read] == ids
+        assert [log.answers(id) for id in ids] == [entry.answers for entry in read]
         assert sorted(ids, key=parse_id) == ids
         assert len(set(ids)) == len(ids)
         assert log.length() == len(ids)
@@ -108,8 +111,21 @@ def test_any_damage_is_noticed(what: list[bytes], answers: bytes, data: st.DataO
     at = data.draw(st.integers(0, len(fields[name]) - 1))
     flipped = bytearray(fields[name])
     flipped[at] ^= data.draw(st.integers(1, 255))
-    with pytest.raises(LogCorrupted, match="log entry 7-3 is damaged"):
-        decode("7-3", {**fields, name: bytes(flipped)})
+    for read in (decode, answers_in):
+        with pytest.raises(LogCorrupted, match="log entry 7-3 is damaged"):
+            read("7-3", {**fields, name: bytes(flipped)})
+
+
+@given(what=payloads, answers=st.binary(max_size=3000), data=st.data())
+def test_answers_that_are_cut_off_are_not_given(
+    what: list[bytes], answers: bytes, data: st.DataObject
+) -> None:
+    """By something that writes checksums, too."""
+    fields = {bytes(k): bytes(v) for k, v in encode_events(what, answers).items()}  # type: ignore[arg-type]
+    frame = fields[b"z"][: data.draw(st.integers(0, len(fields[b"z"]) - 1))]
+    crc = _checksum(b"1", fields[b"k"], fields[b"n"], frame)
+    with suppress(LogCorrupted):
+        assert answers_in("7-3", {**fields, b"z": frame, b"c": crc}) == answers
 
 
 def test_truncated_blob_names_the_entry(log: EventLog, client: redis.Redis) -> None:
