@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,12 +139,24 @@ def majority(place: I64, fold: I64, clusters: int) -> I64:
     return np.asarray(count.argmax(1), np.int64)
 
 
-def promised(honest: Highest, group: I64, shares: Sequence[float]) -> tuple[dict[str, Any], ...]:
-    """For each share, the margins by event, by standing and as a member that at most that share of honest
-    accounts passes *by any of the three*, as far as these show (`greatest_share`): the lowest that as
-    many pass by event as by standing, and MEMBERS times as many by the standing that a member is held to.
+@dataclass(frozen=True)
+class Promised:
+    """For each share of the honest that may be hurt: the margins by event, by standing and as a member,
+    and how many of the honest pass in the rehearsal."""
 
-    `group` [n] is the group of each account: people who share something are hurt together.
+    event: dict[str, float]
+    standing: dict[str, float]
+    member: dict[str, float]
+    passed: dict[str, int]
+
+
+def promised(honest: Highest, group: I64, shares: Sequence[float]) -> Promised:
+    """The margins that at most each share of honest accounts passes *by any of the three*, as far as these
+    show (`greatest_share`): the lowest that as many pass by event as by standing, and MEMBERS times as
+    many by the standing that a member is held to.
+
+    `group` [n] is the group of each account: people who share something are hurt together. Where they
+    are too few for a share, none of them passes.
     """
     n = len(honest.event)
     zeros = np.zeros(n)
@@ -157,19 +168,20 @@ def promised(honest: Highest, group: I64, shares: Sequence[float]) -> tuple[dict
             metrics.threshold_at_fpr(zeros, honest.standing, min(1.0, MEMBERS * k / n)),
         )
 
-    def hurt(k: int) -> float:
+    def hurt(k: int) -> NDArray[np.bool_]:
         event, standing, member = at(k)
-        passed = (honest.event > event) | (honest.standing > standing) | (honest.member > member)
-        return greatest_share(passed, group)
+        return (honest.event > event) | (honest.standing > standing) | (honest.member > member)
 
-    told: tuple[dict[str, Any], ...] = {}, {}, {}
+    told = Promised({}, {}, {}, {})
     for share in shares:
         low, high = 0, int(share * n)
         while low < high:  # more accounts pass as k grows
             middle = (low + high + 1) // 2
-            low, high = (middle, high) if hurt(middle) <= share else (low, middle - 1)
-        for named, level in zip(told, at(low), strict=True):
-            named[str(share)] = level
+            kept = greatest_share(hurt(middle), group) <= share
+            low, high = (middle, high) if kept else (low, middle - 1)
+        name = str(share)
+        told.event[name], told.standing[name], told.member[name] = at(low)
+        told.passed[name] = int(hurt(low).sum())
     return told
 
 

@@ -297,15 +297,16 @@ def fit(
         Engine(engine.policy, engine.secret, catalog=catalog), again, index, fold, event, standing, cluster,
         progress,
     )  # fmt: skip
-    by_event, by_standing, members = promised(highest.of(y == 0), group[y == 0], TARGET_FPRS)
+    margins = promised(highest.of(y == 0), group[y == 0], TARGET_FPRS)
+    about["rehearsed"] = {"honest": int((y == 0).sum()), "passed": margins.passed}
     heads = {
-        "event": _settled(event.head, highest.event, y, by_event),
-        "standing": _settled(standing.head, highest.standing, y, by_standing),
+        "event": _settled(event.head, highest.event, y, margins.event),
+        "standing": _settled(standing.head, highest.standing, y, margins.standing),
     }
     if cluster is not None:
         heads["cluster"] = cluster.head
     scale = heads["standing"]
-    members = {s: float(np.interp(m, scale.knots, scale.levels)) for s, m in members.items()}
+    members = {s: float(np.interp(m, scale.knots, scale.levels)) for s, m in margins.member.items()}
     return Model(version, catalog, heads, about, members)
 
 

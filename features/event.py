@@ -346,7 +346,13 @@ def _time(field: str, value: int | datetime) -> int:
     return told
 
 
-_AT = re.compile(r" - at `([^`]+)`$")
+_PATTERN = re.compile(r"matching regex '(.*)'$")
+_FORMS = {  # as the decoder writes them
+    r"^[A-Z]{2}\\Z": "two capital letters (ISO 3166), for example DE",
+    r"^[0-9]{6,8}\\Z": "the first 6 to 8 digits of the card",
+    r"^[A-Za-z][A-Za-z0-9_.-]{0,63}\\Z": "a letter, then up to 63 letters, digits, `_`, `.` or `-`",
+}
+_AT = re.compile(r" - at (?:`key` in )?`([^`]+)`$")
 _UNKNOWN = re.compile(r"unknown field `([^`]+)`")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
 
@@ -384,7 +390,10 @@ def _reason(fields: dict[str, Any], message: str) -> InvalidEvent:
     name = re.split(r"[.\[]", field)[0] if field else ""
     value = fields.get(name)
     hint = None
-    if value == "":
+    pattern = _PATTERN.search(error)
+    if pattern is not None:
+        error, hint = "not of its form", _FORMS.get(pattern[1])
+    elif value == "":
         hint = "leave a field out when it is unknown"
     elif "enum value" in error and isinstance(value, str):
         hint = nearest(value, _choices(type_name, name))

@@ -58,7 +58,18 @@ KnobOption = Annotated[
     list[str] | None,
     typer.Option(
         "--knob",
-        help="name=number: what every ring does otherwise than its tier; several may be given.",
+        help="name=number: what every ring does otherwise than its tier; several may be given. "
+        "An unknown name lists them.",
+    ),
+]
+TierOption = Annotated[
+    str,
+    typer.Option("--tier", help="Adversary's effort: T0, T1, T2, T3; mixed: each ring its own."),
+]
+AccountsOption = Annotated[
+    int,
+    typer.Option(
+        "--accounts", min=10, max=2_000_000, help="To be opened; some do nothing within the days."
     ),
 ]
 RecordsOption = Annotated[
@@ -93,10 +104,10 @@ def simulate(
         Path, typer.Option("--out", help="Folder for events.ndjson.zst, truth.csv, ip_plan.csv.")
     ],
     seed: Annotated[int, typer.Option(min=0)] = 1,
-    accounts: Annotated[int, typer.Option(min=10, max=2_000_000)] = 2000,
+    accounts: AccountsOption = 2000,
     days: Annotated[float, typer.Option(min=0.1, max=365)] = 7,
     abusive_share: Annotated[float, typer.Option(min=0, max=0.9)] = 0.05,
-    tier: Annotated[str, typer.Option(help="Adversary's effort: T0, T1, …")] = "T1",
+    tier: TierOption = "T1",
     knob: KnobOption = None,
 ) -> None:
     """Write a made-up log with its truth: honest accounts and abusive ones that look alike."""
@@ -125,7 +136,9 @@ def train(
     records: RecordsOption = None,
 ) -> None:
     """Learn a model from a log and labels, with operators held out for every figure."""
+    from detector.policy import read_policy
     from service import offline
+    from service.report import promises
 
     model = offline.train(events, labels, data, name, policy, err.print, progress, promote)
     if promote:
@@ -142,6 +155,9 @@ def train(
         f"  AUC {report['auc']:.3f}   PR-AUC {report['pr_auc']:.3f}   ECE {report['ece']:.3f}"
     )
     out.print(f"  recall at 1 % FPR {recall['0.01']:.3f}   at 0.1 % {recall['0.001']:.3f}")
+    out.print(promises(model, read_policy(policy)))
+    if promote:
+        out.print("a service that runs takes it up when it is started again")
 
 
 WORLD_OPTIONS = ("seed", "accounts", "days", "abusive_share", "tier", "data")
@@ -155,17 +171,20 @@ def evaluate(
     ] = None,
     truth: Annotated[Path | None, typer.Option("--truth", help="Who was who in it.")] = None,
     scenario: Annotated[
-        str | None, typer.Option("--scenario", help="Simulate a log instead of reading one.")
+        str | None,
+        typer.Option(
+            "--scenario", help="Simulate a log instead of reading one; an unknown name lists them."
+        ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option("--model", help="Version; the current one if absent; `none`: clusters alone."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the simulated log.")] = 1001,
-    accounts: Annotated[int, typer.Option(min=10, max=2_000_000)] = 2000,
+    accounts: AccountsOption = 2000,
     days: Annotated[float, typer.Option(min=0.1, max=365)] = 7,
     abusive_share: Annotated[float, typer.Option(min=0, max=0.9)] = 0.05,
-    tier: Annotated[str, typer.Option()] = "T1",
+    tier: TierOption = "T1",
     knob: KnobOption = None,
     matrix: Annotated[
         Path | None,
@@ -215,7 +234,8 @@ def evaluate(
     if quick or only or jobs is not None:
         raise typer.BadParameter("--quick, --only and --jobs belong to --matrix")
     if (events is None) == (scenario is None):
-        raise typer.BadParameter("give --events with --truth, or --scenario, or --matrix")
+        both = " (not both)" if events is not None else ""
+        raise typer.BadParameter(f"give --events with --truth, or --scenario, or --matrix{both}")
     if events is not None and truth is None:
         raise typer.BadParameter("--events needs --truth")
     if events is not None and knob:
@@ -325,14 +345,13 @@ def replay(
     from service import offline
 
     with progress("replaying", None) as advance:
-        rejected = offline.replay(
+        told = offline.replay(
             path, url, speed, key, model, data, policy, sys.stdout.buffer, advance
         )
-    if rejected:
-        err.print(
-            f"{rejected:,} events were refused; they are in the output with `status: rejected`"
-        )
+    if told.refused:
+        err.print(f"shoal: {told}", markup=False)
         raise typer.Exit(2)
+    err.print(f"{told.answered:,} events answered")
 
 
 @app.command()

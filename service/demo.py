@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def run(
                 write("market", folder / world, s, accounts, days, 0.08, "mixed", advance)
         say = err.print
         say("[bold]1. train[/] on the first world, operators held out")
+        say("   (what is compiled is compiled on the first run: a minute more)", style="dim")
         model = offline.train(
             [folder / "past" / "events.ndjson.zst"], folder / "past" / "truth.csv", folder / "data", "demo", None,
             lambda words: say(f"   {words}", style="dim"), progress,
@@ -69,12 +71,14 @@ def run(
             found = stream(url, folder / "now" / "events.ndjson.zst", progress)
             show(out, found, folder / "now" / "truth.csv", url)
             say(same(url))
-            say(f"done in {time.monotonic() - began:.0f} s; console: {url}/")
+            say(f"done in {time.monotonic() - began:.0f} s")
             if keep:
-                say("serving until Ctrl-C")
+                say(f"serving until Ctrl-C; console: {url}/")
                 ends = {signal.SIGINT, signal.SIGTERM}
                 signal.pthread_sigmask(signal.SIG_BLOCK, ends)
                 signal.sigwait(ends)
+            else:
+                say("the service ends here; with --keep it stays, and its console shows the cases")
 
 
 class Served:
@@ -226,17 +230,15 @@ def show(out: Console, found: Found, truth_path: Path, url: str) -> None:
         f"\n{found.events:,} events over HTTP in {found.seconds:.1f} s: "
         f"{found.events / found.seconds:,.0f} events/s answered\n"
     )
+    out.print(_verdict(found, truth, rings))
     out.print(_rings(found, truth, rings))
     out.print(_cohorts(found, truth))
     clusters = httpx.get(f"{url}/v1/clusters", timeout=60).json()["clusters"]
     acted = [c for c in clusters if c["proposed_action"] != "allow"]
     worst = max(acted, key=lambda c: c["size"], default=None)
     if worst is not None:
-        out.print(
-            _case(
-                httpx.get(f"{url}/v1/clusters/{worst['cluster_id']}", timeout=60).json(), found, url
-            )
-        )
+        case = httpx.get(f"{url}/v1/clusters/{worst['cluster_id']}", timeout=60).json()
+        out.print(_case(case, _truly(case["members"], truth)))
 
 
 def same(url: str) -> str:
@@ -248,9 +250,32 @@ def same(url: str) -> str:
     )
 
 
+def _verdict(found: Found, truth: Truth, rings: Mapping[str, list[str]]) -> str:
+    """What came of it, in one sentence."""
+    members = [m for ring in rings.values() for m in ring]
+    caught = sum(m in found.alert_ms for m in members)
+    alerted = sum(any(m in found.alert_ms for m in ring) for ring in rings.values())
+    honest = [a for a, i in truth.row.items() if not truth.abusive[i] and a in found.ledger]
+    hurt = sum(a in found.hurt for a in honest)
+    return (
+        f"{caught:,} of {len(members):,} abusive accounts and {alerted} of {len(rings)} rings were put to review, "
+        f"{hurt:,} of {len(honest):,} honest accounts were hurt ({hurt / max(len(honest), 1):.1%}).\n"
+    )
+
+
+def _truly(members: Sequence[str], truth: Truth) -> str:
+    """What the members of a cluster are, by the truth."""
+    rings: Counter[str] = Counter()
+    for member in members:
+        at = truth.row.get(member)
+        ring = str(truth.ring_id[at]) if at is not None else ""
+        rings[f"ring {ring} ({truth.typology[at]})" if ring else "honest accounts"] += 1
+    return ", ".join(f"{n} of {name}" for name, n in rings.most_common(4))
+
+
 def _rings(found: Found, truth: Truth, rings: Mapping[str, list[str]]) -> Table:
     table = Table(
-        title="what was found, against the truth", title_justify="left", box=None, padding=(0, 2)
+        title="what was found, against the truth", title_justify="left", box=None, padding=(0, 1)
     )
     for column in (
         "typology",
@@ -317,7 +342,7 @@ def _cohorts(found: Found, truth: Truth) -> Table:
     return table
 
 
-def _case(case: Mapping[str, Any], found: Found, url: str) -> str:
+def _case(case: Mapping[str, Any], truly: str) -> str:
     def day(ms: int) -> str:
         return datetime.fromtimestamp(ms / 1000, UTC).strftime("%d %b %H:%M")
 
@@ -331,6 +356,6 @@ def _case(case: Mapping[str, Any], found: Found, url: str) -> str:
         "  how it grew:",
         *(f"    {day(m['at_ms'])}  {m['text']}" for m in case["timeline"]),
         f"  who would be hurt: {len(case['bystanders'])} members look honest on their own",
-        f"  {url}/v1/clusters/{case['cluster_id']}\n",
+        f"  in truth: {truly}\n",
     ]
     return "\n".join(lines)

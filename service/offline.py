@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +22,7 @@ from detector.null import null
 from detector.policy import read_policy
 from detector.study import study
 from features.catalog import Catalog, with_kinds
-from features.event import AnyEvent, InvalidEvent, encode
+from features.event import AnyEvent, InvalidEvent, Rejection, encode
 from features.identity import canonical
 from features.reader import Batch, InputProblem, read_events
 from features.table import Label, read_labels, read_truth, unknown_accounts
@@ -233,6 +234,29 @@ def log_of(
         yield [Path(folder, "events.ndjson.zst")], Path(folder, "truth.csv")
 
 
+@dataclass
+class Replayed:
+    """What became of a file: events answered, how many of them refused, and the first of those."""
+
+    path: Path
+    answered: int = 0
+    refused: int = 0
+    first: list[Rejection] = field(default_factory=list)
+
+    def refuse(self, rejection: Rejection) -> None:
+        self.refused += 1
+        if len(self.first) < LISTED:
+            self.first.append(rejection)
+
+    def __str__(self) -> str:
+        told = "".join(f"\n  {self.path}: {r}" for r in self.first)
+        more = self.refused - len(self.first)
+        return (
+            f"{self.refused:,} of {self.answered:,} events were refused; they are in the output with "
+            f"`status: rejected`{told}" + (f"\n  and {more:,} more" if more else "")
+        )
+
+
 def replay(
     path: Path,
     url: str | None,
@@ -243,10 +267,8 @@ def replay(
     policy: Path | None,
     to: IO[bytes],
     progress: Callable[[int], None],
-) -> int:
+) -> Replayed:
     """Stream a file to a service, or through an engine of our own; answers as NDJSON.
-
-    Returns how many were refused.
 
     Raises:
         InputProblem: the file cannot be read.
@@ -264,8 +286,8 @@ def _stream(
     answer: Callable[[list[AnyEvent]], list[Answer]],
     to: IO[bytes],
     progress: Callable[[int], None],
-) -> int:
-    refused, start = 0, None
+) -> Replayed:
+    found, start = Replayed(path), None
     began = time.monotonic()
     size = CHUNK if speed is None else 1
     for batch in read_events([path]):
@@ -273,7 +295,8 @@ def _stream(
             bad = Answer(r.event_id, "rejected", error=r.error, field=r.field, hint=r.hint)
             bad.line = r.line
             to.write(_json(bad) + b"\n")
-        refused += len(batch.rejected)
+            found.refuse(r)
+        found.answered += len(batch.rejected) + len(batch.events)
         for at in range(0, len(batch.events), size):
             part = batch.events[at : at + size]
             if speed is not None:
@@ -285,11 +308,13 @@ def _stream(
             for told, line in zip(answers, batch.lines[at : at + size], strict=True):
                 if told.status == "rejected":
                     told.line = line
-                    refused += 1
+                    found.refuse(
+                        Rejection(line, told.field, told.error or "", told.hint, told.event_id)
+                    )
             to.write(b"\n".join(map(_json, answers)) + b"\n")
             progress(len(part))
     to.flush()
-    return refused
+    return found
 
 
 def _here(
@@ -329,5 +354,7 @@ def _post(client: httpx.Client, events: list[AnyEvent]) -> list[Answer]:
         raise ServeProblem(f"{where}: the service cannot be reached: {problem}") from None
     if response.status_code != 200:
         told = f"the service answered {response.status_code}: {response.text[:500]}"
+        if response.status_code in (401, 403):
+            told += " (the key is given by --key or SHOAL_KEY)"
         raise ServeProblem(f"{where}: {told}")
     return _answers(response.content)

@@ -13,6 +13,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from detector.model import Model
+from detector.policy import Action, Policy
 from service import figures as f
 from service.chart import percent
 from service.figures import (
@@ -39,6 +41,33 @@ CHANCE_GATE = 0.05  # share of the clusters that chance alone would raise
 # --- the terminal
 
 
+def promises(model: Model, policy: Policy) -> RenderableType:
+    """How many of the honest a model's thresholds let the policy hurt, as rehearsed when it was trained."""
+    told = model.about["rehearsed"]
+    granted = {
+        action.name: float(share)
+        for action in Action
+        if (share := getattr(policy.accounts, action.name, None)) is not None
+    }
+    parts = [
+        "thresholds, as rehearsed: with 95 % confidence no more of the honest are hurt than granted"
+    ]
+    for action, share in sorted(granted.items(), key=lambda g: -g[1]):
+        target = max((s for s in told["passed"] if float(s) <= share * (1 + 1e-9)), key=float)
+        parts.append(
+            f"  {action}, granted {share:.1%}: {told['passed'][target]:,} of {told['honest']:,} pass"
+        )
+    text = Text("\n".join(parts))
+    loosest = max(granted.values(), default=0.0)
+    if granted and not any(n for s, n in told["passed"].items() if float(s) <= loosest):
+        text.append(
+            "\n✗ Too few honest accounts to promise that: only what scores above all of them is acted on. "
+            "Label more, or allow a larger share in the policy.",
+            style="bold red",
+        )
+    return text
+
+
 def rows(found: Found) -> list[tuple[str, list[tuple[str, str]]]]:
     """The evaluation as titled lists of (what, figure)."""
     a, c, t, m = found["account"], found["cluster"], found["time"], found["money"]
@@ -63,7 +92,7 @@ def rows(found: Found) -> list[tuple[str, list[tuple[str, str]]]]:
             ],
         ),
         (
-            f"clusters acted on: {c['n']:,}",
+            f"clusters that call for an action: {c['n']:,}",
             [
                 ("accounts in them: precision", number(at(c, "flagged", "precision"), "%")),
                 ("accounts in them: recall", number(at(c, "flagged", "recall"), "%")),
@@ -288,6 +317,14 @@ def gates(runs: Sequence[Run]) -> list[str]:
         )
     for run in runs:
         found = run.found
+        decided = found["account"]["realised"]
+        if found["account"]["n_abusive"] and not decided["recall"] and not decided["fpr"]:
+            add(
+                "Nothing was done about anybody: all {} abusive accounts were let through. What a "
+                "threshold needs to act, `shoal train` says",
+                number(found["account"]["n_abusive"]),
+                run,
+            )
         held_out = at(found, "splits", "S2", "pr_auc")
         easy = found["account"]["pr_auc"] if run.tier in TIERS[1:] else held_out
         if easy is not None and easy > TOO_EASY:
@@ -359,7 +396,7 @@ def summary(run: Run, share: float | None, which: str = "") -> str:
             else "fewer than half ever were alerted"
         )
         told.append(f"Of {t['rings']:,} rings {half}, {t['rings_undetected']:,} never.")
-    if share is not None:
+    if share is not None and which:
         pays = (
             "reselling at the official price would still pay"
             if share < 1
@@ -367,6 +404,12 @@ def summary(run: Run, share: float | None, which: str = "") -> str:
         )
         told.append(
             f"A resold dollar costs its operator {price(share)} of the official price{which}: {pays}."
+        )
+    elif (
+        share is not None
+    ):  # a log is a part of what an operator pays for, and a made-up one a sample
+        told.append(
+            f"Within this log a resold dollar cost its operator {price(share)} of the official price."
         )
     return " ".join(told)
 

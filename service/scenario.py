@@ -1,5 +1,6 @@
 """Made-up logs: the one place where the service meets the generator."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,11 @@ def knobs_of(words: list[str]) -> dict[str, float]:
             if not (name and sign):
                 raise ValueError
             found[name] = float(value)
+            if not 0 <= found[name] < math.inf:
+                raise ValueError
         except ValueError:
             raise ScenarioProblem(
-                f"--knob {word}: write name=number, for example face_uses=1"
+                f"--knob {word}: write name=number, a number that is not negative, "
+                f"for example {name or 'face_uses'}=1"
             ) from None
     return found

@@ -309,8 +309,9 @@ def check_knob(name: str, others: Iterable[str] = ()) -> None:
     """
     known = [*KNOBS, *others]
     if name not in known:
-        near = get_close_matches(name, known, 1, 0.0)[0]
-        raise ValueError(f"no knob {name!r}; did you mean {near!r}?")
+        near = get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+        raise ValueError(f"no knob {name!r}; {hint}")
 
 
 def with_knobs(now: Traits, knobs: Mapping[str, float]) -> Traits:

@@ -144,7 +144,9 @@ def simulate(
     if scenario not in SCENARIOS:
         raise UnknownScenario(f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
     if tier not in TIERS:
-        raise UnknownScenario(f"no tier {tier!r}; there are {', '.join(TIERS)}")
+        near = [name for name in TIERS if name.lower() == tier.lower()]
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(TIERS)}"
+        raise UnknownScenario(f"no tier {tier!r}; {hint}")
     if accounts < 1 or days <= 0 or not 0 <= abusive_share <= 1:
         raise UnknownScenario("accounts and days must be positive and abusive_share within 0-1")
     try:

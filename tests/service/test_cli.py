@@ -161,7 +161,24 @@ def bad_inputs(folder: Path, trained: Path, taken: int, external: str) -> dict[s
         "no such policy": [*evaluate, log, *on, "--policy", folder / "none.toml"],
         "an unknown scenario": ["simulate", "markt", "--out", folder / "w"],
         "an unknown tier": ["simulate", "market", "--out", folder / "w", "--tier", "T9"],
+        "a tier in small letters": ["simulate", "market", "--out", folder / "w", "--tier", "t1"],
         "a knob that is no number": ["simulate", "market", "--out", folder / "w", "--knob", "aged"],
+        "a knob below zero": [
+            "simulate",
+            "market",
+            "--out",
+            folder / "w",
+            "--knob",
+            "sticky_ms=-5",
+        ],
+        "a knob like another": [
+            "simulate",
+            "market",
+            "--out",
+            folder / "w",
+            "--knob",
+            "stickyms=5",
+        ],
         "a matrix with a policy that is none": [
             "evaluate",
             "--matrix",
@@ -217,7 +234,7 @@ def test_bad_input_is_told_in_a_sentence(
     [
         (["evaluate", "--events", "a.ndjson"], "--events needs --truth"),
         (["evaluate"], "give --events with --truth, or --scenario"),
-        (["evaluate", "--scenario", "market", "--events", "a"], "give --events with --truth, or"),
+        (["evaluate", "--scenario", "market", "--events", "a"], "or --matrix (not both)"),
         (["evaluate", "--matrix", "o", "--scenario", "market"], "leave out --scenario"),
         (
             ["evaluate", "--matrix", "o", "--events", "a", "--truth", "t"],
@@ -352,7 +369,8 @@ def test_replay_keeps_the_good_and_lists_the_bad(run: Run, tmp_path: Path) -> No
     )  # fmt: skip
     ran = run("replay", path, "--data", tmp_path / "data", "--model", "none")
     assert ran.code == 2
-    assert "3 events were refused" in ran.err
+    assert "3 of 6 events were refused" in ran.err
+    assert f"{path}: line 3, field `colour`" in ran.err
     told = [json.loads(line) for line in ran.out.splitlines()]
     status = [(a["event_id"], a["status"]) for a in told if a["status"] != "rejected"]
     assert status == [("e1", "new"), ("e1", "duplicate"), ("e4", "new")]
@@ -368,7 +386,7 @@ def test_replay_into_a_service_gives_its_answers(run: Run, start: Start, tmp_pat
     shoal = start()
     with live(shoal) as api:
         ran = run("replay", path, "--url", api.base_url)
-        assert (ran.code, ran.err) == (0, "")
+        assert (ran.code, ran.err) == (0, "82 events answered\n")
         assert shoal.accepted == len(a_ring())
         again = run("replay", path, "--url", api.base_url)
         assert {json.loads(line)["status"] for line in again.out.splitlines()} == {"duplicate"}

@@ -7,10 +7,13 @@ import pytest
 from found import MINIMAL, full, matrix_results
 from rich.console import Console, RenderableType
 
+from detector.model import Model
+from detector.policy import read_policy
+from features.catalog import Catalog
 from service.experiments import html_of_matrix, table_of_matrix
 from service.figures import number, price
 from service.matrix import standard
-from service.report import html, table
+from service.report import html, promises, table, wrong_with
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 PAGES = {
@@ -182,3 +185,30 @@ def test_numbers_for_people() -> None:
         "190 %",
         "> 1,000 %",
     ]
+
+
+def test_a_policy_that_acts_on_nobody_is_found_wanting() -> None:
+    found = full()
+    assert not any("Nothing was done" in words for words in wrong_with(found))
+    found["account"]["realised"] = {"fpr": 0.0, "recall": 0.0, "precision": None}
+    n = found["account"]["n_abusive"]
+    assert any(f"all {n:,} abusive accounts were let through" in w for w in wrong_with(found))
+
+
+@pytest.mark.parametrize(("passed", "acts"), [(2, True), (0, False)])
+def test_training_says_what_was_promised_and_whether_anything_can_be_done(
+    passed: int, acts: bool
+) -> None:
+    rehearsed = {"honest": 865, "passed": {"0.001": 0, "0.003": 0, "0.01": passed, "0.03": 20}}
+    text = "\n".join(
+        shown(promises(Model("m", Catalog(), {}, {"rehearsed": rehearsed}), read_policy()))
+    )
+    assert f"challenge, granted 1.0%: {passed} of 865 pass" in text
+    assert "suspend, granted 0.1%: 0 of 865 pass" in text
+    assert ("Too few honest accounts" not in text) == acts
+
+
+def test_one_log_is_no_verdict_on_reselling() -> None:
+    """It is a part of what an operator pays for; a closed loop (the matrix) has all of it."""
+    assert "reselling does not pay" not in html(full())
+    assert "Within this log a resold dollar cost its operator" in html(full())
