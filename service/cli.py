@@ -508,8 +508,11 @@ def keys_create(
 ) -> None:
     """Make an API key; its secret is shown once. With the first key, the service asks everybody for one."""
     with _records(data, records) as kept:
+        first = not kept.list_keys()
         try:
             print(kept.create_key(name, scope, rate=rate, by=_actor()))
+            if first:
+                err.print("the first key: from now on the service refuses whoever sends none")
         except ValueError as problem:
             raise typer.BadParameter(str(problem)) from None
 
