@@ -20,7 +20,7 @@ from detector.train import PARAMETERS, Lesson, Table, deal, figures
 from features.catalog import Catalog
 from features.rows import F64, I64
 
-KEPT = 6  # of a replay's sweeps, evenly spaced, the last among them: links are made anew for each family
+KEPT = 6  # of a whole replay's sweeps, evenly spaced, the last among them; links are made anew for each family
 POISON = (0.01, 0.05, 0.10)  # shares of the labels turned round
 
 # What the neighbourhood tells, by how its columns begin.

@@ -137,10 +137,8 @@ class Engine:
             score[fresh] = self.model.event.score(vectors[fresh])
         proposed = _proposed(score, [(action, level) for action, level, _, _ in self._levels])
         decisions: list[Decision | None] = [None] * len(events)
-        known, rules = (
-            self.standing,
-            (self.model.version if self.model else None, self.policy.version),
-        )
+        known = self.standing
+        rules = self.model.version if self.model else None, self.policy.version
         for i, (event, wish, s, new) in enumerate(
             zip(events, proposed.tolist(), score.tolist(), fresh.tolist(), strict=True)
         ):

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -98,14 +98,19 @@ class Head:
         return self.trees.contributions(vector)
 
 
+def target_of(fpr: float, targets: Iterable[str]) -> str | None:
+    """The target that a share of honest accounts is kept by: the nearest that is as strict; None if none is."""
+    return max((f for f in targets if float(f) <= fpr * (1 + 1e-9)), key=float, default=None)
+
+
 def _strictest(thresholds: Mapping[str, float], fpr: float, whose: str) -> float:
-    known = {float(f): t for f, t in thresholds.items() if float(f) <= fpr * (1 + 1e-9)}
-    if not known:
+    target = target_of(fpr, thresholds)
+    if target is None:
         least = min(map(float, thresholds), default=None)
         raise ModelProblem(
             f"the {whose} has no threshold for a share of {fpr:g} of honest accounts; the least is {least}"
         )
-    return known[max(known)]
+    return thresholds[target]
 
 
 @dataclass(frozen=True)

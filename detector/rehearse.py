@@ -27,7 +27,9 @@ from features.window import CONFLICT, DUPLICATE
 # A member of a cluster that the policy would act on is held to the score that so many times as many
 # honest accounts pass: a crowd around a ring is not the ring, a member half convicted by his own is [A].
 MEMBERS = 3
-CONFIDENCE = 0.95  # with which a threshold keeps its promise on accounts that are yet to come [A]
+CONFIDENCE = (
+    0.95  # with which a threshold keeps its promise on accounts like those rehearsed on [A]
+)
 NEVER = -1e9  # below every margin
 PART = 512  # events between two looks at the clock
 
@@ -152,11 +154,11 @@ class Promised:
 
 def promised(honest: Highest, group: I64, shares: Sequence[float]) -> Promised:
     """The margins that at most each share of honest accounts passes *by any of the three*, as far as these
-    show (`greatest_share`): the lowest that as many pass by event as by standing, and MEMBERS times as
+    show (`share_upper_bound`): the lowest that as many pass by event as by standing, and MEMBERS times as
     many by the standing that a member is held to.
 
     `group` [n] is the group of each account: people who share something are hurt together. Where they
-    are too few for a share, none of them passes.
+    are too few for a share, none of them passes, which is no promise.
     """
     n = len(honest.event)
     zeros = np.zeros(n)
@@ -175,9 +177,9 @@ def promised(honest: Highest, group: I64, shares: Sequence[float]) -> Promised:
     told = Promised({}, {}, {}, {})
     for share in shares:
         low, high = 0, int(share * n)
-        while low < high:  # more accounts pass as k grows
+        while low < high:  # the bound grows with k, but for a rare step; what is found keeps it
             middle = (low + high + 1) // 2
-            kept = greatest_share(hurt(middle), group) <= share
+            kept = share_upper_bound(hurt(middle), group) <= share
             low, high = (middle, high) if kept else (low, middle - 1)
         name = str(share)
         told.event[name], told.standing[name], told.member[name] = at(low)
@@ -185,11 +187,12 @@ def promised(honest: Highest, group: I64, shares: Sequence[float]) -> Promised:
     return told
 
 
-def greatest_share(passed: NDArray[np.bool_], group: I64) -> float:
-    """Upper end, at CONFIDENCE, of the share that passes among accounts like these [n], whose groups are the draws.
+def share_upper_bound(passed: NDArray[np.bool_], group: I64) -> float:
+    """Upper confidence bound of the share that passes among accounts like these [n], whose groups are the draws.
 
-    The ratio estimate of a cluster sample and its linearised variance (Cochran, *Sampling
-    Techniques*, 3rd ed., 1977, eq. 9A.13); the share itself where nothing varies.
+    The ratio estimator of a cluster sample with its linearised variance (Cochran, *Sampling
+    Techniques*, 3rd ed., 1977, ch. 6), and the normal approximation: good from some ten accounts that
+    pass, too low below, and 0 where none does (then some 3/n is the least that can be promised).
     """
     size = np.bincount(group)
     hits = np.bincount(group, passed)[size > 0]

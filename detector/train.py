@@ -34,7 +34,7 @@ from features.seal import Sealed
 from features.window import CONFLICT, DUPLICATE
 
 FOLDS = 5
-TAIL = 4.0  # log-odds beyond the scores it was fitted on in which a calibration goes half-way to 0 and to 1 [A]
+TAIL = 4.0  # log-odds beyond the outermost scores of a fit at which its calibration is half-way to 0 or 1 [A]
 SWEEPS = 24  # looks at the links during the replay, evenly spaced in events; the last is at its end
 STRONG = 2.0  # nats of reliability from which a kind ties accounts into one group …
 STRONG_OWNERS = 20  # … where no more than so many owners share the entity
@@ -426,8 +426,8 @@ def calibrate(margin: F64, y: F64, weight: F64) -> tuple[F64, F64]:
     mass = np.bincount(block, weight)
     knots = np.bincount(block, weight * margin) / mass
     levels = np.bincount(block, weight * level) / mass
-    # the ends, so that the most extreme scores stay apart from the blocks they belong to, and those
-    # of accounts yet to come from them: a threshold may be the highest score there was
+    # from the centres of the outermost blocks outwards, so that scores there stay apart, also scores
+    # that are yet to come: a threshold may be the highest there was
     knots = np.r_[margin.min() - TAIL, knots, margin.max() + TAIL]
     levels = np.r_[levels[0] * 0.5, levels, 1 - (1 - levels[-1]) * 0.5]
     return knots, levels

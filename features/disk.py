@@ -1,11 +1,15 @@
 """Files that are whole or not there, and stay after a power cut."""
 
+import contextlib
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+ABANDONED_S = 3600.0
 
 
 @contextmanager
@@ -15,7 +19,7 @@ def whole(path: Path, check: Callable[[Path], object] = lambda _: None) -> Itera
     Until then it lies beside its place as `.<name>.<random>.partial`, of which each writer has his own:
     one who slept while another finished writes on in a file that nobody reads. When this returns, the
     name is on disk, too. Whatever is raised inside, by `check` or by the disk (OSError) leaves what
-    was there before.
+    was there before. One who is killed leaves his partial, for `tidy`.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
@@ -28,6 +32,14 @@ def whole(path: Path, check: Callable[[Path], object] = lambda _: None) -> Itera
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what killed writers have left: partials that nobody has written to for an hour."""
+    for left in folder.glob(".*.partial"):
+        with contextlib.suppress(FileNotFoundError):  # its writer, or another who tidies, was first
+            if time.time() - left.stat().st_mtime > ABANDONED_S:
+                left.unlink()
 
 
 def sync_folder(folder: Path) -> None:

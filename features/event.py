@@ -392,7 +392,7 @@ def _reason(fields: dict[str, Any], message: str) -> InvalidEvent:
     hint = None
     pattern = _PATTERN.search(error)
     if pattern is not None:
-        error, hint = "not of its form", _FORMS.get(pattern[1])
+        error, hint = "malformed", _FORMS.get(pattern[1])
     elif value == "":
         hint = "leave a field out when it is unknown"
     elif "enum value" in error and isinstance(value, str):

@@ -11,7 +11,7 @@ rest rehashed, into twice the room if they still fill it by a third.
     claims    key -> time, owner, account
     accounts  account -> dense row: organisation, first sight, profile slots, last numbers
     talks     conversation of an account -> the environment block to carry forward
-    ids       event_id -> digest of its first body, time, ordinal
+    ids       event_id -> hash of its first body, time, ordinal
 
 The kernel returns before an event for which a table might overflow; Python makes room and calls
 again, so the hot loop never allocates. Measured by `shoal bench` as "fold alone".

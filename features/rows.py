@@ -48,7 +48,7 @@ NUMBERS: tuple[str, ...] = (
     "datacentre",
     "forwarded",
 )
-ROWS = 2  # counts the meanings that a row's names have had: windows of another one are made anew
+ROWS = 2  # the version of what names and hashes mean; snapshots of another are passed over
 AMOUNT_MAX = 2**32  # so that a tally stays exact in a double (the redis window) for 2^21 events
 
 # Entities beyond the built-in kinds; a custom kind's number is CUSTOM + its place in Kinds.

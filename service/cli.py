@@ -234,8 +234,7 @@ def evaluate(
     if quick or only or jobs is not None:
         raise typer.BadParameter("--quick, --only and --jobs belong to --matrix")
     if (events is None) == (scenario is None):
-        both = " (not both)" if events is not None else ""
-        raise typer.BadParameter(f"give --events with --truth, or --scenario, or --matrix{both}")
+        raise typer.BadParameter("give one of --events with --truth, --scenario, and --matrix")
     if events is not None and truth is None:
         raise typer.BadParameter("--events needs --truth")
     if events is not None and knob:
@@ -349,7 +348,7 @@ def replay(
             path, url, speed, key, model, data, policy, sys.stdout.buffer, advance
         )
     if told.refused:
-        err.print(f"shoal: {told}", markup=False)
+        err.print(f"shoal: {told.refusals()}", markup=False)
         raise typer.Exit(2)
     err.print(f"{told.answered:,} events answered")
 

@@ -269,7 +269,7 @@ def _truly(members: Sequence[str], truth: Truth) -> str:
     for member in members:
         at = truth.row.get(member)
         ring = str(truth.ring_id[at]) if at is not None else ""
-        rings[f"ring {ring} ({truth.typology[at]})" if ring else "honest accounts"] += 1
+        rings[f"ring {ring} ({truth.typology[at]})" if ring else "the honest"] += 1
     return ", ".join(f"{n} of {name}" for name, n in rings.most_common(4))
 
 

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 import msgspec
 
-from features.disk import sync_folder, whole
+from features.disk import sync_folder, tidy, whole
 from features.identity import Secret
 
 DEFAULT = "shoal-data"
@@ -177,6 +177,7 @@ class Folder:
 
     def _write(self, path: Path, text: bytes) -> None:
         try:
+            tidy(path.parent)  # a partial holds what the file would
             with whole(path) as file:
                 os.fchmod(file.fileno(), 0o600)
                 file.write(text)

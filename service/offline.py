@@ -248,7 +248,8 @@ class Replayed:
         if len(self.first) < LISTED:
             self.first.append(rejection)
 
-    def __str__(self) -> str:
+    def refusals(self) -> str:
+        """The first refusals, each with its line."""
         told = "".join(f"\n  {self.path}: {r}" for r in self.first)
         more = self.refused - len(self.first)
         return (

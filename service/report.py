@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from detector.model import Model
+from detector.model import Model, target_of
 from detector.policy import Action, Policy
 from service import figures as f
 from service.chart import percent
@@ -44,25 +44,22 @@ CHANCE_GATE = 0.05  # share of the clusters that chance alone would raise
 def promises(model: Model, policy: Policy) -> RenderableType:
     """How many of the honest a model's thresholds let the policy hurt, as rehearsed when it was trained."""
     told = model.about["rehearsed"]
-    granted = {
-        action.name: float(share)
-        for action in Action
-        if (share := getattr(policy.accounts, action.name, None)) is not None
-    }
-    parts = [
-        "thresholds, as rehearsed: with 95 % confidence no more of the honest are hurt than granted"
-    ]
-    for action, share in sorted(granted.items(), key=lambda g: -g[1]):
-        target = max((s for s in told["passed"] if float(s) <= share * (1 + 1e-9)), key=float)
-        parts.append(
-            f"  {action}, granted {share:.1%}: {told['passed'][target]:,} of {told['honest']:,} pass"
-        )
-    text = Text("\n".join(parts))
-    loosest = max(granted.values(), default=0.0)
-    if granted and not any(n for s, n in told["passed"].items() if float(s) <= loosest):
+    passed, n = told["passed"], told["honest"]
+    text = Text(f"thresholds, rehearsed on {n:,} honest accounts; of them pass")
+    unkept = []
+    for action in sorted(Action, reverse=True):
+        share = getattr(policy.accounts, action.name, None)
+        if share is None:
+            continue
+        target = target_of(share, passed)
+        text.append(f"\n  {action.name}, granted {100 * share:g} %: ")
+        text.append("no threshold is as strict" if target is None else f"{passed[target]:,}")
+        if target is not None and not passed[target]:
+            unkept.append(action.name)
+    if unkept:
         text.append(
-            "\n✗ Too few honest accounts to promise that: only what scores above all of them is acted on. "
-            "Label more, or allow a larger share in the policy.",
+            f"\n✗ Too few honest accounts to promise so little: {', '.join(unkept)} is for what scores above all of "
+            "them. Label more, or grant more in the policy.",
             style="bold red",
         )
     return text
@@ -320,8 +317,8 @@ def gates(runs: Sequence[Run]) -> list[str]:
         decided = found["account"]["realised"]
         if found["account"]["n_abusive"] and not decided["recall"] and not decided["fpr"]:
             add(
-                "Nothing was done about anybody: all {} abusive accounts were let through. What a "
-                "threshold needs to act, `shoal train` says",
+                "Nothing was done about anybody: all {} abusive accounts were let through (a shadow policy "
+                "does nothing; what else a threshold needs to act, `shoal train` says)",
                 number(found["account"]["n_abusive"]),
                 run,
             )

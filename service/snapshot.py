@@ -13,7 +13,7 @@ and nothing is lost, as long as the log is trimmed no further than the *older* s
     -32  32    SHA-256 of everything before
 
 A file is `<number>-<name>.snapshot`; a higher number is newer. One folder holds one series and has
-one writer; one who was succeeded while he wrote may finish or fail, and harms no file but his own.
+one writer; one who was succeeded while he wrote may finish, and leaves his successor's files whole.
 Loaded arrays are views of one buffer, writable, without a copy.
 """
 
@@ -30,7 +30,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.disk import whole
+from features.disk import tidy, whole
 
 MAGIC = b"SHOALSN1"
 ALIGNMENT_BYTES = 64
@@ -74,10 +74,8 @@ def save(
     with whole(path, _verify) as file:
         _write(file, header, arrays)
     for old in _files(folder)[KEPT:]:
-        old.unlink()
-    # What a killed writer has left, or one who slept through his lease: the writer has just finished.
-    for stale in folder.glob(".*.partial"):
-        stale.unlink()
+        old.unlink(missing_ok=True)
+    tidy(folder)
     return path
 
 
@@ -188,7 +186,7 @@ def _files(folder: Path) -> list[Path]:
         return []
     return sorted(
         (path for path in folder.iterdir() if _FILE.fullmatch(path.name)),
-        key=_number,
+        key=lambda path: (_number(path), path.name),
         reverse=True,
     )
 

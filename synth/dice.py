@@ -51,10 +51,8 @@ class Dice(Random):
         return items[int(self.random() * len(items))]
 
     def zipf(self, items: Sequence[T]) -> T:
-        """Popular items first: log-uniform over ranks, so the first tenth takes about half."""
-        n = len(items)
-        # a random number next to 1 may round up to n + 1
-        return items[min(int((n + 1) ** self.random()), n) - 1]
+        """Popular items first: of n, the r-th comes with probability ln(1 + 1/r) / ln(n + 1)."""
+        return items[int((len(items) + 1) ** self.random()) - 1]
 
     def weighted(self, table: Sequence[tuple[T, float]]) -> T:
         """One item of `(item, weight)` pairs."""

@@ -2,9 +2,9 @@
 
 Programs work through sets of short questions and through templated prompts, a few calls an account
 and day. The sets are the ring's own, or public ones, which laboratories put to the models too. Where
-a ring's trade is applications, a set is asked in its harness; where it is a plan that only a
-provider's own client may use, in that client. The pool they call serves ordinary customers as well,
-who make the mixture look like anybody's.
+a ring's trade is applications, a set is asked in its harness, elsewhere in the program that the trade
+is plied with. The pool they call serves ordinary customers as well, who make the mixture look like
+anybody's.
 """
 
 from collections.abc import Iterator
@@ -47,7 +47,8 @@ class Harvester(Operator):
         super().__init__(stage, supply, size)
         dice = stage.dice
         pool = self.pooled()
-        suites = self._suites(supply.traits.prompt_templates, supply.traits.public_prompts)
+        count = max(1, supply.traits.prompt_templates)
+        suites = self._suites(count, supply.traits.public_prompts)
         asked = [cycle(suite.questions) for suite in suites]
         self.programs: list[Program] = []
         for _ in range(max(1, size // 2)):
@@ -71,7 +72,7 @@ class Harvester(Operator):
             Suite(
                 stage.software.application(),
                 stage.exchange.script(
-                    [fragment(prompt_id=dice.token()) for _ in range(_QUESTIONS // count)]
+                    [fragment(prompt_id=dice.token()) for _ in range(max(1, _QUESTIONS // count))]
                 ),
             )
             for _ in range(count)

@@ -22,7 +22,7 @@ _QUESTIONS = 240
 
 
 class Suite(NamedTuple):
-    """A public set of questions with its public harness, which unrelated people put to the models."""
+    """A set of questions with its harness. Those of the stage are public: unrelated people put them to the models."""
 
     template: Template
     questions: range  # their numbers

@@ -11,10 +11,10 @@ from detector.rehearse import (
     NEVER,
     Held,
     Highest,
-    greatest_share,
     majority,
     promised,
     rehearse,
+    share_upper_bound,
 )
 from features.rows import F64, I64
 from tests.detector.handmade import Fields, engine_of, events_of, small_logs
@@ -105,7 +105,7 @@ def test_a_promise_covers_all_looks_together(
     told, name = promised(honest, group, (share,)), str(share)
     levels = told.event[name], told.standing[name], told.member[name]
     hurt = (event > levels[0]) | (standing > levels[1]) | (honest.member > levels[2])
-    assert hurt.mean() <= greatest_share(hurt, group) <= share
+    assert hurt.mean() <= share_upper_bound(hurt, group) <= share
     assert told.passed[name] == hurt.sum()
     if share == 1.0:
         assert hurt.all()
@@ -124,7 +124,7 @@ def test_as_many_are_hurt_as_is_allowed_and_no_fewer() -> None:
         hurt = (event > a) | (standing > b) | (honest.member > c)
         more = hurt.copy()
         more[np.flatnonzero(~hurt)[:4]] = True
-        assert greatest_share(hurt, alone) <= share < greatest_share(more, alone), (
+        assert share_upper_bound(hurt, alone) <= share < share_upper_bound(more, alone), (
             "or one more of each"
         )
         assert (event > a).sum() == (standing > b).sum()
@@ -156,11 +156,11 @@ def test_of_people_who_are_hurt_together_less_can_be_said() -> None:
     hurt = np.arange(1000) < 40
     alone, together = np.arange(1000), np.arange(1000) // 20
     binomial = 0.04 + 1.645 * np.sqrt(0.04 * 0.96 / 999)
-    assert greatest_share(hurt, alone) == pytest.approx(binomial, abs=1e-5)
-    assert greatest_share(hurt, together) > binomial + 0.02
-    assert greatest_share(hurt, alone[::-1]) == greatest_share(hurt, alone)
-    assert greatest_share(hurt & False, together) == 0
-    assert greatest_share(hurt | True, together) == 1
+    assert share_upper_bound(hurt, alone) == pytest.approx(binomial, abs=1e-5)
+    assert share_upper_bound(hurt, together) > binomial + 0.02
+    assert share_upper_bound(hurt, alone[::-1]) == share_upper_bound(hurt, alone)
+    assert share_upper_bound(hurt & False, together) == 0
+    assert share_upper_bound(hurt | True, together) == 1
 
 
 def test_majority() -> None:

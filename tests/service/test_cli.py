@@ -233,8 +233,11 @@ def test_bad_input_is_told_in_a_sentence(
     ("words", "says"),
     [
         (["evaluate", "--events", "a.ndjson"], "--events needs --truth"),
-        (["evaluate"], "give --events with --truth, or --scenario"),
-        (["evaluate", "--scenario", "market", "--events", "a"], "or --matrix (not both)"),
+        (["evaluate"], "give one of --events with --truth"),
+        (
+            ["evaluate", "--scenario", "market", "--events", "a"],
+            "give one of --events with --truth",
+        ),
         (["evaluate", "--matrix", "o", "--scenario", "market"], "leave out --scenario"),
         (
             ["evaluate", "--matrix", "o", "--events", "a", "--truth", "t"],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from service.snapshot import SnapshotDamaged, load_latest, save
+from service.snapshot import SnapshotDamaged, _load, load_latest, save
 
 ARRAYS = {"ids": np.arange(1000, dtype=np.uint64), "seen": np.zeros((3, 7), dtype=np.int64)}
 
@@ -120,7 +120,28 @@ def test_unfinished_write_is_ignored_and_tidied(tmp_path: Path) -> None:
     assert loaded is not None
     assert loaded[1] == {"which": "a"}
     save(tmp_path, "c", ARRAYS, {})
+    assert stale.exists(), "somebody may be writing it"
+    os.utime(stale, (0, 0))
+    save(tmp_path, "d", ARRAYS, {})
     assert not stale.exists()
+
+
+def test_who_was_succeeded_while_he_wrote_may_finish(tmp_path: Path) -> None:
+    """Each step of a save that sleeps is followed by a save of the successor's."""
+    save(tmp_path, "a", ARRAYS, {"which": "a"})
+
+    class Sleeper(dict[str, Any]):
+        def values(self) -> Any:
+            for n, array in enumerate(super().values()):
+                yield array
+                save(tmp_path, f"successor{n}", ARRAYS, {"which": n})
+
+    save(tmp_path, "sleeper", Sleeper(ARRAYS), {"which": "sleeper"})
+    assert not list(tmp_path.glob(".*"))
+    for path in tmp_path.iterdir():
+        loaded = _load(path)
+        assert same(loaded[0], ARRAYS)
+    assert load_latest(tmp_path) is not None
 
 
 def test_failed_save_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ def crowded() -> Played:
 def populous(request: pytest.FixtureRequest) -> Played:
     """Enough rings of every typology that no single one decides what its typology looks like.
 
-    A market is most of its stations' accounts in three or four of them; smaller worlds have more.
+    In a market three or four stations hold most station accounts; the added worlds bring more.
     """
     options = {"days": 2, "abusive_share": 0.5, "tier": request.param}
     stations = (play("transfer_station", seed=n, accounts=700, **options) for n in range(1, 4))
