@@ -393,11 +393,11 @@ def bystanders(ring: ArrayLike, cluster: ArrayLike) -> Bystanders:
 # --- intervals
 
 
-def wilson(hits: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def wilson(hits: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson score interval of a proportion (Wilson 1927).
 
-    Unlike the normal approximation it is sound at 0 hits and for small n. (0, 1) for n = 0. Raises
-    ValueError unless 0 ≤ hits ≤ n.
+    Unlike the normal approximation it is sound at 0 hits and for small n, which need not be whole (an
+    effective sample size). (0, 1) for n = 0. Raises ValueError unless 0 ≤ hits ≤ n.
     """
     if not 0 <= hits <= n:
         raise ValueError(f"{hits} hits of {n}: hits must be from 0 to n")

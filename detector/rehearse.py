@@ -6,10 +6,8 @@ those, at the pace of service, and that is what is measured here; a sample of lo
 than it seems to.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,13 +141,14 @@ def majority(place: I64, fold: I64, clusters: int) -> I64:
 
 @dataclass(frozen=True)
 class Promised:
-    """For each share of the honest that may be hurt: the margins by event, by standing and as a member,
-    and how many of the honest pass in the rehearsal."""
+    """For each share of the honest that may be hurt: the margins by event, by standing and as a member, how
+    many of the honest pass in the rehearsal, and the share of others that will at most (`share_upper_bound`)."""
 
     event: dict[str, float]
     standing: dict[str, float]
     member: dict[str, float]
     passed: dict[str, int]
+    at_most: dict[str, float]
 
 
 def promised(honest: Highest, group: I64, shares: Sequence[float]) -> Promised:
@@ -158,7 +157,7 @@ def promised(honest: Highest, group: I64, shares: Sequence[float]) -> Promised:
     many by the standing that a member is held to.
 
     `group` [n] is the group of each account: people who share something are hurt together. Where they
-    are too few for a share, none of them passes, which is no promise.
+    are too few for a share, none of them passes, and more than that may all the same.
     """
     n = len(honest.event)
     zeros = np.zeros(n)
@@ -174,7 +173,7 @@ def promised(honest: Highest, group: I64, shares: Sequence[float]) -> Promised:
         event, standing, member = at(k)
         return (honest.event > event) | (honest.standing > standing) | (honest.member > member)
 
-    told = Promised({}, {}, {}, {})
+    told = Promised({}, {}, {}, {}, {})
     for share in shares:
         low, high = 0, int(share * n)
         while low < high:  # the bound grows with k, but for a rare step; what is found keeps it
@@ -183,21 +182,25 @@ def promised(honest: Highest, group: I64, shares: Sequence[float]) -> Promised:
             low, high = (middle, high) if kept else (low, middle - 1)
         name = str(share)
         told.event[name], told.standing[name], told.member[name] = at(low)
-        told.passed[name] = int(hurt(low).sum())
+        passed = hurt(low)
+        told.passed[name], told.at_most[name] = int(passed.sum()), share_upper_bound(passed, group)
     return told
 
 
 def share_upper_bound(passed: NDArray[np.bool_], group: I64) -> float:
     """Upper confidence bound of the share that passes among accounts like these [n], whose groups are the draws.
 
-    The ratio estimator of a cluster sample with its linearised variance (Cochran, *Sampling
-    Techniques*, 3rd ed., 1977, ch. 6), and the normal approximation: good from some ten accounts that
-    pass, too low below, and 0 where none does (then some 3/n is the least that can be promised).
+    Wilson's bound (1927) for as many independent accounts as these are worth: n over the design effect,
+    which is the linearised variance of the ratio estimator (Cochran, *Sampling Techniques*, 3rd ed.,
+    1977, ch. 6) over that of n independent draws, and at least 1 (Korn and Graubard 1998). Where none
+    passes it is some 2.7/n.
     """
     size = np.bincount(group)
     hits = np.bincount(group, passed)[size > 0]
     size = size[size > 0]
-    n, groups = size.sum(), len(size)
-    share = hits.sum() / n
-    rest = ((hits - share * size) ** 2).sum() * groups / max(groups - 1, 1)
-    return float(min(1.0, share + NormalDist().inv_cdf(CONFIDENCE) * math.sqrt(rest) / n))
+    n, groups = int(size.sum()), len(size)
+    share = float(hits.sum()) / n
+    rest = float(((hits - share * size) ** 2).sum()) * groups / max(groups - 1, 1)
+    independent = n * share * (1 - share)
+    worth = n / max(1.0, rest / independent) if independent > 0 else n
+    return metrics.wilson(share * worth, worth, 2 * CONFIDENCE - 1)[1]

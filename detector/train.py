@@ -298,7 +298,11 @@ def fit(
         progress,
     )  # fmt: skip
     margins = promised(highest.of(y == 0), group[y == 0], TARGET_FPRS)
-    about["rehearsed"] = {"honest": int((y == 0).sum()), "passed": margins.passed}
+    about["rehearsed"] = {
+        "honest": int((y == 0).sum()),
+        "passed": margins.passed,
+        "at_most": margins.at_most,
+    }
     heads = {
         "event": _settled(event.head, highest.event, y, margins.event),
         "standing": _settled(standing.head, highest.standing, y, margins.standing),

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,10 +34,11 @@ def whole(path: Path, check: Callable[[Path], object] = lambda _: None) -> Itera
 
 
 def tidy(folder: Path) -> None:
-    """Remove what killed writers have left: partials that nobody has written to for an hour."""
+    """Remove what killed writers have left: partials an hour older than the last change in their folder."""
+    now = folder.stat().st_mtime
     for left in folder.glob(".*.partial"):
         with contextlib.suppress(FileNotFoundError):  # its writer, or another who tidies, was first
-            if time.time() - left.stat().st_mtime > ABANDONED_S:
+            if now - left.stat().st_mtime > ABANDONED_S:
                 left.unlink()
 
 

@@ -177,10 +177,10 @@ class Folder:
 
     def _write(self, path: Path, text: bytes) -> None:
         try:
-            tidy(path.parent)  # a partial holds what the file would
             with whole(path) as file:
                 os.fchmod(file.fileno(), 0o600)
                 file.write(text)
+            tidy(path.parent)  # a partial holds what the file would
         except OSError as problem:
             raise self._unusable(problem) from None
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from detector.model import Model, target_of
 from detector.policy import Action, Policy
+from detector.rehearse import CONFIDENCE
 from service import figures as f
 from service.chart import percent
 from service.figures import (
@@ -44,22 +45,28 @@ CHANCE_GATE = 0.05  # share of the clusters that chance alone would raise
 def promises(model: Model, policy: Policy) -> RenderableType:
     """How many of the honest a model's thresholds let the policy hurt, as rehearsed when it was trained."""
     told = model.about["rehearsed"]
-    passed, n = told["passed"], told["honest"]
-    text = Text(f"thresholds, rehearsed on {n:,} honest accounts; of them pass")
+    text = Text(
+        f"thresholds, rehearsed on {told['honest']:,} honest accounts; of others like them pass, "
+        f"with {CONFIDENCE:.0%} confidence"
+    )
     unkept = []
     for action in sorted(Action, reverse=True):
         share = getattr(policy.accounts, action.name, None)
         if share is None:
             continue
-        target = target_of(share, passed)
+        target = target_of(share, told["passed"])
         text.append(f"\n  {action.name}, granted {100 * share:g} %: ")
-        text.append("no threshold is as strict" if target is None else f"{passed[target]:,}")
-        if target is not None and not passed[target]:
+        if target is None:
+            text.append("no threshold is as strict")
+            continue
+        at_most = told["at_most"][target]
+        text.append(f"at most {100 * at_most:.2g} % ({told['passed'][target]:,} did)")
+        if at_most > share:
             unkept.append(action.name)
     if unkept:
         text.append(
             f"\n✗ Too few honest accounts to promise so little: {', '.join(unkept)} is for what scores above all of "
-            "them. Label more, or grant more in the policy.",
+            "them, and may hurt more than granted. Label more, or grant more in the policy.",
             style="bold red",
         )
     return text

@@ -197,13 +197,16 @@ def test_a_policy_that_acts_on_nobody_is_found_wanting() -> None:
 
 
 def test_training_says_what_is_promised_and_what_is_not() -> None:
-    rehearsed = {"honest": 865, "passed": {"0.001": 0, "0.003": 0, "0.01": 2, "0.03": 20}}
+    rehearsed = {
+        "honest": 865,
+        "passed": {"0.001": 0, "0.003": 0, "0.01": 2, "0.03": 20},
+        "at_most": {"0.001": 0.0031, "0.003": 0.0031, "0.01": 0.0068, "0.03": 0.029},
+    }
     model = Model("m", Catalog(), {}, {"rehearsed": rehearsed})
     text = " ".join(shown(promises(model, read_policy())))
     assert "rehearsed on 865 honest accounts" in text
-    assert "challenge, granted 1 %: 2" in text
-    assert "suspend, granted 0.1 %: 0" in text
-    assert "too few" in text.lower()
+    assert "challenge, granted 1 %: at most 0.68 % (2 did)" in text
+    assert "suspend, granted 0.1 %: at most 0.31 % (0 did)" in text
     assert "suspend, review is for" in text
     strict = convert({"version": "x", "accounts": {"suspend": 0.0001}}, Policy)
     assert "granted 0.01 %: no threshold is as strict" in " ".join(shown(promises(model, strict)))
