@@ -96,20 +96,14 @@ class Engine:
         """(action, event score, standing, standing of a cluster's member) from the most severe down."""
         if self.model is None:
             return []
-        accounts = self.policy.accounts
-        found = []
-        for action in sorted(Action, reverse=True):
-            share = getattr(accounts, action.name, None)
-            if share is not None:
-                found.append(
-                    (
-                        action,
-                        self.model.event.threshold(share),
-                        self.model.standing.threshold(share),
-                        self.model.member_threshold(share),
-                    )
-                )
-        return found
+        event, standing, member = (
+            self.model.event.threshold,
+            self.model.standing.threshold,
+            self.model.member_threshold,
+        )
+        return [
+            (a, event(share), standing(share), member(share)) for a, share in self.policy.granted
+        ]
 
     @property
     def member_level(self) -> float | None:

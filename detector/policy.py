@@ -69,6 +69,12 @@ class Policy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     sweep: _Sweep = _Sweep()
 
     @property
+    def granted(self) -> list[tuple[Action, float]]:
+        """The share of honest accounts that each action may hurt, from the most severe down."""
+        shares = ((action, getattr(self.accounts, action.name, None)) for action in Action)
+        return [(action, share) for action, share in shares if share is not None][::-1]
+
+    @property
     def sweep_ms(self) -> int:
         return self.sweep.every_s * SECOND
 

@@ -255,12 +255,17 @@ def _verdict(found: Found, truth: Truth, rings: Mapping[str, list[str]]) -> str:
     members = [m for ring in rings.values() for m in ring]
     caught = sum(m in found.alert_ms for m in members)
     alerted = sum(any(m in found.alert_ms for m in ring) for ring in rings.values())
-    honest = [a for a, i in truth.row.items() if not truth.abusive[i] and a in found.ledger]
+    honest = _honest(found, truth)
     hurt = sum(a in found.hurt for a in honest)
     return (
         f"{caught:,} of {len(members):,} abusive accounts and {alerted} of {len(rings)} rings were put to review, "
         f"{hurt:,} of {len(honest):,} honest accounts were hurt ({hurt / max(len(honest), 1):.1%}).\n"
     )
+
+
+def _honest(found: Found, truth: Truth) -> list[str]:
+    """The honest accounts that were seen."""
+    return [a for a, i in truth.row.items() if not truth.abusive[i] and a in found.ledger]
 
 
 def _truly(members: Sequence[str], truth: Truth) -> str:
@@ -321,7 +326,7 @@ def _rings(found: Found, truth: Truth, rings: Mapping[str, list[str]]) -> Table:
 
 
 def _cohorts(found: Found, truth: Truth) -> Table:
-    honest = [a for a, i in truth.row.items() if not truth.abusive[i] and a in found.ledger]
+    honest = _honest(found, truth)
     rates = metrics.cohort_fpr(
         truth.cohort[[truth.row[a] for a in honest]],
         [False] * len(honest),

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detector.model import Model, target_of
-from detector.policy import Action, Policy
+from detector.policy import Policy
 from detector.rehearse import CONFIDENCE
 from service import figures as f
 from service.chart import percent
@@ -50,10 +50,7 @@ def promises(model: Model, policy: Policy) -> RenderableType:
         f"with {CONFIDENCE:.0%} confidence"
     )
     unkept = []
-    for action in sorted(Action, reverse=True):
-        share = getattr(policy.accounts, action.name, None)
-        if share is None:
-            continue
+    for action, share in policy.granted:
         target = target_of(share, told["passed"])
         text.append(f"\n  {action.name}, granted {100 * share:g} %: ")
         if target is None:
@@ -409,9 +406,8 @@ def summary(run: Run, share: float | None, which: str = "") -> str:
         told.append(
             f"A resold dollar costs its operator {price(share)} of the official price{which}: {pays}."
         )
-    elif (
-        share is not None
-    ):  # a log is a part of what an operator pays for, and a made-up one a sample
+    elif share is not None:
+        # no verdict: a log is a part of what an operator pays for, and a made-up one a sample
         told.append(
             f"Within this log a resold dollar cost its operator {price(share)} of the official price."
         )

@@ -21,7 +21,6 @@ from synth.people import DAY, HOUR, Person
 from synth.pool import Customer
 from synth.stage import Stage, Suite
 from synth.supply import Supply, ring_sizes
-from synth.wire import fragment
 
 _QUESTIONS = 400  # in the sets of a ring's own; each is asked once and then again from the start
 _LISTED = 0.12  # share of harvesting calls that come from a set
@@ -65,18 +64,11 @@ class Harvester(Operator):
 
     def _suites(self, count: int, public: bool) -> list[Suite]:
         """Public sets, as many as there are at most, or sets of the ring's own."""
-        stage, dice = self.stage, self.stage.dice
+        stage = self.stage
         if public:
-            return dice.sample(stage.suites, min(count, len(stage.suites)))
-        return [
-            Suite(
-                stage.software.application(),
-                stage.exchange.script(
-                    [fragment(prompt_id=dice.token()) for _ in range(max(1, _QUESTIONS // count))]
-                ),
-            )
-            for _ in range(count)
-        ]
+            return stage.dice.sample(stage.suites, min(count, len(stage.suites)))
+        each = max(1, _QUESTIONS // count)
+        return [Suite(stage.software.application(), stage.questions(each)) for _ in range(count)]
 
     def use(self, at: int, account: Account, keeper: Tenure) -> Process:
         """One more account: a share of the programs, and a customer every now and then."""

@@ -52,9 +52,12 @@ class Stage:
         self.on_loss: dict[int, Callable[[int], None]] = {}
 
     def _suite(self) -> Suite:
-        questions = [fragment(prompt_id=self.dice.token()) for _ in range(_QUESTIONS)]
-        harness = Template.make(self.dice, 700, tools=False)
-        return Suite(harness, self.exchange.script(questions))
+        questions = self.questions(_QUESTIONS)
+        return Suite(Template.make(self.dice, 700, tools=False), questions)
+
+    def questions(self, count: int) -> range:
+        """The numbers of this many new set prompts."""
+        return self.exchange.script([fragment(prompt_id=self.dice.token()) for _ in range(count)])
 
     def account(self, plan: str, truth: Truth, org_id: str | None = None) -> Account:
         """A new account on the roster. Without a group of its own it is its own group."""
