@@ -27,6 +27,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-golden", action="store_true", help="rewrite tests/golden as found")
 
 
+# What takes a minute or more by itself comes first, or the last file keeps one core busy and the others idle.
+LONG = ("synth/test_validity", "test_readme", "synth/test_rings", "synth/test_cohorts", "service/test_matrix",
+        "service/test_contract")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        file = item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
+        return LONG.index(file) if file in LONG else len(LONG)
+
+    items.sort(key=rank)
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """`golden(name, text)` holds the text to `tests/golden/name`."""
