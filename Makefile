@@ -14,7 +14,7 @@ check:  ## exactly what CI runs: format, lint, types, tests
 	uv run ruff format --check .
 	uv run ruff check .
 	uv run mypy
-	uv run pytest -n auto --dist loadfile --no-loadscope-reorder  # as tests/conftest.py orders them
+	uv run pytest -n auto --dist loadfile --no-loadscope-reorder
 
 bench:  ## the floors of this machine and our figures as ratios to them
 	uv run shoal bench

@@ -27,17 +27,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-golden", action="store_true", help="rewrite tests/golden as found")
 
 
-# What takes a minute or more by itself comes first, or the last file keeps one core busy and the others idle.
-LONG = ("synth/test_validity", "test_readme", "synth/test_rings", "synth/test_cohorts", "service/test_matrix",
-        "service/test_contract")  # fmt: skip
+# Files of a minute or more come first (`make check` keeps this order), or the last one is left to one core.
+LONG = {
+    "test_cohorts",
+    "test_contract",
+    "test_matrix",
+    "test_readme",
+    "test_rings",
+    "test_validity",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def rank(item: pytest.Item) -> int:
-        file = item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
-        return LONG.index(file) if file in LONG else len(LONG)
-
-    items.sort(key=rank)
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture
