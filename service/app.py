@@ -1,6 +1,7 @@
 """The HTTP face. `POST /v1/events` is the hot route: plain, without pydantic; the rest is ordinary FastAPI.
 
-Every blocking call runs on a thread aside, so that answers never wait behind a sweep.
+Every blocking call runs on a thread aside: keys, bodies, what people ask and long work (a sweep, a snapshot,
+an erasure) each on their own, so that no kind waits behind another.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ from service.console import add_console, page
 from service.courier import BadUrl, Courier, Network
 from service.database import RecordsError
 from service.door import Door
-from service.gate import RATE, Caller, Gate, refuse_rebound
+from service.gate import LIFE_S, RATE, Caller, Gate, refuse_rebound
 from service.ingest import Ingest, Room
 from service.intake import BODY_MAX, read_body
 from service.openapi import complete
@@ -49,6 +50,7 @@ from service.vitals import Vitals
 BODY_S = 60.0  # how long a body may take to arrive
 READ_ASIDE = 64 * 2**10  # bytes; what is larger is read on a thread aside: others are answered
 COURIER_EVERY_S = 1.0  # between two looks at what webhooks are to be told
+WRITTEN_S = 1.0  # how long what was decided just now is waited for
 SWEEP_EVERY_S = 5.0  # wall time between two thoughts of looking at the links
 SWEEP_IDLE_S = 60.0  # any news, however little, is looked at after this
 
@@ -149,29 +151,40 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
     and may have webhooks all the same. `app.state.decisions` is the stream, to be closed when the
     server stops.
     """
-    fold_thread = ThreadPoolExecutor(1, thread_name_prefix="fold")
-    side_thread = ThreadPoolExecutor(2, thread_name_prefix="side")
+    threads = {
+        name: ThreadPoolExecutor(n, thread_name_prefix=name)
+        for name, n in (
+            ("fold", 1),
+            ("gate", 1),
+            ("read", 2),
+            ("side", 4),
+            ("long", 2),
+            ("tell", 1),
+        )
+    }
     decisions = Decisions()
 
     def told(events: Sequence[AnyEvent], answers: Sequence[Answer]) -> None:
         vitals.decided(answers)
         decisions.put(events, answers)
 
-    ingest, room = Ingest(shoal, fold_thread, told), Room()
-    vitals = Vitals(shoal, ingest, room, decisions)
+    ingest, room = Ingest(shoal, threads["fold"], threads["read"], told), Room()
     gate = Gate(shoal.records, rate=rate)
+    vitals = Vitals(shoal, ingest, room, decisions, gate)
     sessions = Sessions(shoal.folder.webhook_key())
     courier = Courier(
         shoal.records, shoal.folder.webhook_key(), clock=shoal.clock, allowed=webhook_allow
     )
-    courier_thread = ThreadPoolExecutor(1, thread_name_prefix="courier")
+
+    async def on(name: str, call: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(threads[name], call, *args)
 
     async def aside(call: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(side_thread, call, *args)
+        return await on("side", call, *args)
 
     async def sweep() -> Sweep:
         with vitals.sweep_seconds.time():
-            found: Sweep = await aside(shoal.look)
+            found: Sweep = await on("long", shoal.look)
         vitals.swept_at = time.monotonic()
         return found
 
@@ -180,7 +193,7 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             try:
-                await aside(shoal.mend)
+                await on("long", shoal.mend)
                 now = asyncio.get_running_loop().time()
                 idle = (
                     shoal.fault is None and shoal.engine.news > 0 and now - looked >= SWEEP_IDLE_S
@@ -189,20 +202,26 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
                     await sweep()
                     looked = now
                 if shoal.snapshot_due():
-                    await aside(shoal.snapshot)
+                    await on("long", shoal.snapshot)
             except Exception:
                 _log.exception("background work failed")
 
     async def carry() -> None:
-        """Tell the webhooks, on a thread that nobody else waits for."""
-        loop = asyncio.get_running_loop()
+        """Tell the webhooks."""
         while True:
             try:
-                if await loop.run_in_executor(courier_thread, courier.round):
+                if await on("tell", courier.round):
                     continue
             except RecordsError as problem:
                 _log.error("webhooks cannot be told", why=str(problem))
             await asyncio.sleep(COURIER_EVERY_S)
+
+    async def know() -> None:
+        """Keep what is known of the keys fresh."""
+        while True:
+            with contextlib.suppress(RecordsError):  # then whoever asks is told
+                await on("gate", gate.look)
+            await asyncio.sleep(LIFE_S / 2)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -210,16 +229,17 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
             asyncio.create_task(ingest.run()),
             asyncio.create_task(watch()),
             asyncio.create_task(carry()),
+            asyncio.create_task(know()),
         ]
         yield
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        courier_thread.shutdown()  # a round under way still writes down how it went
+        threads["tell"].shutdown()  # a round under way still writes down how it went
         courier.close()
-        await aside(shoal.close)
-        fold_thread.shutdown()
-        side_thread.shutdown()
+        await on("long", shoal.close)
+        for pool in threads.values():
+            pool.shutdown()
 
     app = FastAPI(
         title="Shoal",
@@ -240,14 +260,13 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
         authorization = headers.get(b"authorization", b"").decode("latin-1")
         session = sessions.of(headers)
         try:
+            if not gate.fresh:
+                await on("gate", gate.look)
             if session is not None:
                 refuse_forged(session, method, headers)
-                id = session.key_id
-                caller: Caller = gate.holder(id) if gate.fresh else await aside(gate.holder, id)
-            elif gate.known(authorization):
-                caller = gate.admit(authorization)
+                caller = gate.holder(session.key_id)
             else:
-                caller = await aside(gate.admit, authorization)
+                caller = gate.recall(authorization) or await on("gate", gate.admit, authorization)
         except RecordsError as problem:
             raise unavailable(str(problem)) from None
         if caller.scopes is None:
@@ -339,7 +358,7 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
             async with asyncio.timeout(BODY_S):
                 async for piece in request.stream():
                     if packed and piece:
-                        piece = await aside(packed.feed, piece)
+                        piece = await on("read", packed.feed, piece)
                     room.take(len(piece))
                     taken.append(len(piece))
                     pieces.append(piece)
@@ -364,7 +383,7 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
 
     async def answered(caller: Caller, body: bytes, content_type: str) -> Response:
         if len(body) > READ_ASIDE:
-            intake = await aside(read_body, body, content_type)
+            intake = await on("read", read_body, body, content_type)
         else:
             intake = read_body(body, content_type)
         caller.pay(len(intake.events) + len(intake.rejected) - 1)  # the first is paid at the door
@@ -461,6 +480,7 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
         account(account_id)
         entry = shoal.engine.ledger[account_id]
         standing = shoal.engine.standing.get(account_id)
+        await aside(shoal.scribe.flush, WRITTEN_S)
         decisions = await aside(shoal.records.decisions_of, account_id)
         labels = await aside(lambda: shoal.records.label_history(account_id=account_id))
         return {
@@ -479,7 +499,7 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
     @app.delete("/v1/accounts/{account_id:path}")
     async def delete_account(account_id: str, caller: Annotated[str, scoped("admin")]) -> Any:
         """Erase it from log, state and records, with a proof; the service recovers meanwhile."""
-        proof = await aside(shoal.erase, account_id, caller)
+        proof = await on("long", shoal.erase, account_id, caller)
         if proof is None:
             raise not_found("account", account_id)
         return {"erased": account_id, "proof": asdict(proof)}
@@ -521,7 +541,7 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
     @app.get("/v1/parity", dependencies=[scoped("admin")])
     async def get_parity() -> Any:
         """Recompute served vectors from the log; takes as long as a replay of it."""
-        return msgspec.to_builtins(await aside(parity, shoal))
+        return msgspec.to_builtins(await on("long", parity, shoal))
 
     @app.post("/v1/sweep")
     async def post_sweep(_: Annotated[str, scoped("admin")]) -> Any:
@@ -642,12 +662,15 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
     @app.post("/v1/canaries", status_code=201)
     async def post_canary(body: CanaryIn, caller: Annotated[str, scoped("act")]) -> Any:
         mark = await aside(lambda: shoal.canary_mark(body.prompt_id))
-        if mark in shoal.canaries:
-            raise Problem(409, "Known already", "this prompt is a canary already: GET /v1/canaries")
-        canary = await aside(
-            lambda: shoal.records.add_canary(mark, body.station, body.note, by=caller)
-        )
-        shoal.canaries.add(mark)
+        try:
+            canary = await aside(
+                lambda: shoal.records.add_canary(mark, body.station, body.note, by=caller)
+            )
+        except r.MarkInUse:
+            raise Problem(
+                409, "Known already", "this prompt is a canary already: GET /v1/canaries"
+            ) from None
+        shoal.canaries |= {mark}  # another set: one may be walked through on another thread
         return canary
 
     # --- what is decided, as it is decided
@@ -696,7 +719,7 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
     async def delete_key(key_id: str, caller: Annotated[str, scoped("admin")]) -> Any:
         """Revoke a key; it ends at once."""
         key = await aside(lambda: shoal.records.revoke_key(key_id, by=caller))
-        gate.forget()
+        await on("gate", gate.revoked, key_id)
         return key
 
     # --- the operator's
@@ -712,14 +735,13 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
         if reasons:
             detail = "; ".join(x["detail"] for x in reasons)
             return Problem(503, "Not ready", detail, {"Retry-After": "1"}, reasons=reasons).answer()
-        no_model = {"code": "no_model", "detail": "clusters alone decide: no model is loaded"}
         return JSONResponse(
             {
                 "status": "standby" if shoal.standby else "ready",
                 "events": shoal.accepted,
                 "model": shoal.model.version if shoal.model else None,
                 "feature_hash": shoal.engine.catalog.hash,
-                "notes": [] if shoal.model else [no_model],
+                "notes": vitals.notes(),
             }
         )
 

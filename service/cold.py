@@ -30,7 +30,7 @@ import fcntl
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -107,26 +107,29 @@ class ColdLog:
                     if parse_id(entry.id) > position:
                         yield entry
 
-    def answers(self, id: str) -> bytes:
-        """The answers in an entry, as the hot log would give them; none where it is not held."""
-        return _joined(self._rows_of(id))
+    def answers(self, ids: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        """The answers in these entries, as the hot log would give them, of those that are held.
+
+        Raises:
+            LogCorrupted: a file cannot be read.
+        """
+        for path in self.files() if ids else ():
+            first, last = map(parse_id, _range(path))
+            within = [id for id in ids if first <= parse_id(id) <= last]
+            if within:
+                try:
+                    found = pq.read_table(
+                        path, columns=[ENTRY, ANSWER], filters=[(ENTRY, "in", within)]
+                    )
+                except (pa.ArrowException, OSError) as problem:
+                    raise LogCorrupted(f"{path} cannot be read: {problem}") from None
+                rows = zip(*(column.to_pylist() for column in found.columns), strict=True)
+                for id, of_entry in groupby(rows, lambda row: row[0]):
+                    yield id, _joined(answer for _, answer in of_entry)
 
     def holds(self, id: str) -> bool:
         """Whether there are events of this entry."""
-        return bool(self._rows_of(id))
-
-    def _rows_of(self, id: str) -> list[str | None]:
-        at = parse_id(id)
-        for path in self.files():
-            first, last = map(parse_id, _range(path))
-            if first <= at <= last:
-                try:
-                    found = pq.read_table(path, columns=[ANSWER], filters=[(ENTRY, "=", id)])
-                except (pa.ArrowException, OSError) as problem:
-                    raise LogCorrupted(f"{path} cannot be read: {problem}") from None
-                answers: list[str | None] = found.column(ANSWER).to_pylist()
-                return answers
-        return []
+        return any(self.answers([id]))
 
     def write(self, entries: Iterable[Entry]) -> int:
         """Archive entries that follow the last one; returns how many events there were.
@@ -237,10 +240,16 @@ class History:
         """Whether this entry is there; "0-0", where every log begins, always is."""
         return id == NOTHING or self.hot.entry(id) is not None or self.cold.holds(id)
 
-    def answers(self, id: str) -> bytes:
-        """The answers in an entry; none where it is not held."""
-        held = self.hot.answers(id)
-        return held if held is not None else self.cold.answers(id)
+    def answers(self, ids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """The answers in these entries, of those that are held. Raises like `read`."""
+        archived = []
+        for id in ids:
+            held = self.hot.answers(id)
+            if held is None:
+                archived.append(id)
+            else:
+                yield id, held
+        yield from self.cold.answers(archived)
 
     def archive(self, upto: str) -> int:
         """Copy what follows the last archived entry, up to and with this one; returns the events."""

@@ -23,6 +23,16 @@ from service.tables import metadata, schema_version
 
 HEAD = "0003"  # the newest of service/migrations/versions
 BUSY_TIMEOUT_MS = 10_000
+# a server that is gone or stuck is told from a slow one after this
+CONNECT_S, STATEMENT_MS = 5, 10_000
+_BOUNDS: dict[str, dict[str, Any]] = {
+    "sqlite": {},
+    "postgresql": {
+        "connect_timeout": CONNECT_S,
+        "tcp_user_timeout": STATEMENT_MS,  # of a machine that has gone without a word
+        "options": f"-c statement_timeout={STATEMENT_MS}",
+    },
+}
 _UPGRADING = threading.Lock()  # Alembic runs one upgrade a process at a time
 _OPENING = 0x5348_4F41_4C  # "SHOAL": the advisory lock of whoever prepares the schema
 
@@ -91,8 +101,10 @@ class Database:
                 connection.exec_driver_sql("BEGIN")
             else:
                 alone = connection.execution_options(isolation_level="AUTOCOMMIT")
+                alone.execute(text("SET statement_timeout = 0"))
                 for table in metadata.sorted_tables:
                     alone.execute(text(f"VACUUM {table.name}"))
+                alone.execute(text(f"SET statement_timeout = {STATEMENT_MS}"))
 
     @contextmanager
     def _said_plainly(self) -> Iterator[None]:
@@ -138,8 +150,10 @@ def _engine(url: str) -> tuple[Engine, str]:
         raise RecordsError(f"records at {shown} would be lost with the process: name a file")
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
+    # what the URL says of these itself stands
+    bounds = {name: value for name, value in _BOUNDS[dialect].items() if name not in parsed.query}
     try:
-        engine = create_engine(parsed, pool_pre_ping=dialect == "postgresql")
+        engine = create_engine(parsed, pool_pre_ping=dialect == "postgresql", connect_args=bounds)
     except (ImportError, NoSuchModuleError) as error:
         raise RecordsError(
             f"records at {shown} need a driver ({error}): pip install 'shoal[postgres]'"
@@ -182,6 +196,7 @@ def _revision(connection: Connection) -> str | None:
 def _prepare_schema(connection: Connection, shown: str) -> None:
     """Make the tables, or bring those there up to date if they are ours."""
     if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL statement_timeout = 0"))  # a migration may take long
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_OPENING})"))
     present = set(inspect(connection).get_table_names())
     revision = _revision(connection)

@@ -6,7 +6,7 @@ and after: two that differ show that something went, and the later one can be co
 
 import hashlib
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ class Erased:
 
     began_at: int
     ended_at: int
+    resumed: bool  # an attempt before this one was cut off; what that removed is not counted
     events: int
     snapshots: int
     records: dict[str, int]
@@ -39,16 +40,19 @@ class Erased:
     state_after: str
 
 
-def digest_of_log(log: Iterable[Entry]) -> LogDigest:
-    """Of the log from its oldest entry to its end, cold and hot."""
-    entries = events = 0
+def digest_of_log(
+    log: Iterable[Entry], named: Callable[[bytes], bool] = lambda _: False
+) -> tuple[LogDigest, int]:
+    """Of the log from its oldest entry to its end, cold and hot; and how many payloads are `named`."""
+    entries = events = found = 0
     told = hashlib.sha256()
     for entry in log:
         entries += 1
         events += len(entry.events)
+        found += sum(map(named, entry.events))
         for part in (entry.id.encode(), entry.name.encode(), entry.body, *entry.events):
             told.update(struct.pack("<I", len(part)) + part)
-    return LogDigest(entries, events, told.hexdigest())
+    return LogDigest(entries, events, told.hexdigest()), found
 
 
 def digest_of_state(arrays: Mapping[str, NDArray[Any]]) -> str:

@@ -1,11 +1,14 @@
 """Who may come in, to do what, and how fast: bearer keys, their scopes and their rates.
 
 As long as no key exists everybody may do everything, which is for one machine (`shoal serve` then
-listens on the loopback only). Which keys there are is looked up once a second and not once a request:
+listens on the loopback only). Which keys there are is looked up twice a second and not once a request:
 a key that is revoked by `shoal keys` in another process ends at the latest one second later, one that
 is revoked over HTTP at once. A secret is looked up once. One that names no key that is known leads to
 a fresh look, so that a new key counts at once, but not more than GUESSES times a second: strangers who
 guess cost next to nothing.
+
+While the records cannot be read, who was let in stays so for STALE_S: they are a database of their own, and
+its restart is not to stop the decisions. A revocation cannot be known meanwhile.
 """
 
 import ipaddress
@@ -17,10 +20,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from service.database import RecordsError
 from service.problem import Problem
 from service.records import Records, Scope
 
 LIFE_S = 1.0
+STALE_S = 300.0
 REMEMBERED = 4096  # secrets that name a key, wrong ones too
 GUESSES = 20
 RATE = 50_000.0  # events a second and key, if nothing else is said: more than one core decides
@@ -84,7 +89,10 @@ class Caller:
 
 
 class Gate:
-    """`clock` gives seconds that only go forward; `rate` is in events a second and key."""
+    """`clock` gives seconds that only go forward; `rate` is in events a second and key.
+
+    `look`, `admit` and `revoked` read the records and are for a thread; the rest answers from memory.
+    """
 
     def __init__(
         self,
@@ -93,8 +101,10 @@ class Gate:
         rate: float = RATE,
     ) -> None:
         self._records, self._clock, self._rate = records, clock, rate
-        self._until = -1.0
-        self._guesses = 0
+        self.lost: str | None = None  # why the records cannot be read, while they cannot
+        self._until = self._known_at = -math.inf
+        self._looking = False
+        self._guesses, self._guessed_at = 0, -math.inf
         self._open = False
         self._callers: dict[str, Caller] = {}  # by key id; revoked ones are not here
         self._named: dict[str, str | None] = {}  # secret to key id
@@ -102,17 +112,34 @@ class Gate:
 
     @property
     def fresh(self) -> bool:
-        """Whether a key's id can be looked up without the records."""
-        return self._clock() < self._until
+        """Whether what is known may be gone by; else somebody has to `look` first."""
+        now = self._clock()
+        # nobody waits for a look under way, which may be one at a database that hangs
+        return now < self._until or (self._looking and now < self._known_at + STALE_S)
 
-    def known(self, authorization: str) -> bool:
-        """Whether `admit` would answer without a look at the records."""
-        if not self.fresh:
-            return False
+    def look(self) -> None:
+        """Learn which keys there are. Raises RecordsError when what is known is too old, too."""
+        with self._lock:
+            self._look()
+
+    def recall(self, authorization: str) -> Caller | None:
+        """The caller as far as that is known; None where the records have to be asked (`admit`).
+
+        Raises:
+            Problem: 401 without a key that counts.
+        """
+        if not authorization:
+            if self._open:
+                return Caller("local")
+            raise Problem(401, "Not signed in", "send `Authorization: Bearer <key>`", _ASK)
         secret = _secret(authorization)
-        if secret and _id(secret) not in self._callers:
-            return self._guesses >= GUESSES
-        return not secret or secret in self._named
+        if secret in self._named:
+            caller = self._callers.get(self._named[secret] or "")
+            if caller is not None:
+                return caller
+        elif secret and (_id(secret) in self._callers or self._may_guess()):
+            return None
+        raise Problem(401, "Not signed in", "no such key, or it is revoked", _ASK)
 
     def admit(self, authorization: str) -> Caller:
         """The caller.
@@ -122,16 +149,16 @@ class Gate:
             RecordsError: the records cannot be read.
         """
         with self._lock:
-            self._look_if_due()
-            if not authorization:
-                if self._open:
-                    return Caller("local")
-                raise Problem(401, "Not signed in", "send `Authorization: Bearer <key>`", _ASK)
+            if not self.fresh:
+                self._look()
+            known = self.recall(authorization)
+            if known is not None:
+                return known
             secret = _secret(authorization)
-            if secret and _id(secret) not in self._callers and self._guesses < GUESSES:
+            if _id(secret) not in self._callers and self._may_guess():
                 self._guesses += 1
                 self._look()
-            if secret not in self._named and _id(secret) in self._callers:
+            if _id(secret) in self._callers:
                 if len(self._named) >= REMEMBERED:
                     self._named.clear()
                 found = self._records.find_key(secret)
@@ -146,27 +173,36 @@ class Gate:
 
         Raises:
             Problem: 401 when it is revoked.
-            RecordsError: the records cannot be read.
         """
-        with self._lock:
-            self._look_if_due()
-            caller = self._callers.get(key_id)
+        caller = self._callers.get(key_id)
         if caller is None:
             raise Problem(401, "Not signed in", "the key of this session is revoked", _ASK)
         return caller
 
-    def forget(self) -> None:
-        """Look at the records again before the next caller: a key was just revoked."""
-        self._until = -1.0
-
-    def _look_if_due(self) -> None:
-        if not self.fresh:
-            self._guesses = 0
+    def revoked(self, key_id: str) -> None:
+        """A key was just revoked: it ends now. Raises RecordsError."""
+        with self._lock:
+            self._callers.pop(key_id, None)  # also if the records are gone by now
             self._look()
 
+    def _may_guess(self) -> bool:
+        now = self._clock()
+        if now >= self._guessed_at + LIFE_S:
+            self._guesses, self._guessed_at = 0, now
+        return self._guesses < GUESSES
+
     def _look(self) -> None:
-        keys = self._records.list_keys()
-        self._open = not keys
+        self._looking = True
+        try:
+            keys = self._records.list_keys()
+        except RecordsError as problem:
+            self.lost = str(problem)
+            if self._clock() >= self._known_at + STALE_S:
+                raise
+            self._until = self._clock() + LIFE_S
+            return
+        finally:
+            self._looking = False
         before = self._callers
         self._callers = {
             k.id: before.get(k.id)
@@ -174,7 +210,9 @@ class Gate:
             for k in keys
             if k.revoked_at is None
         }
-        self._until = self._clock() + LIFE_S
+        self._open = not keys
+        self.lost, self._known_at = None, self._clock()
+        self._until = self._known_at + LIFE_S
 
 
 def is_loopback(host: str) -> bool:

@@ -1,4 +1,5 @@
-"""What a request may be before it is one: uvicorn's protocol with a bound on the head, in bytes and in time.
+"""What a request may be before it is one: uvicorn's protocol with a bound on the head, in bytes and in time,
+and on the time in which an answer has to be read.
 
 The application bounds bodies (service/ingest.py), but a request is not the application's before its head has
 ended, and the parser keeps a head for as long as it grows. Whoever opens a connection and says nothing, or
@@ -15,6 +16,7 @@ HEAD_MAX = (
 )  # bytes of a request's line and headers; one read of the socket may come on top
 AHEAD_MAX = 16  # requests sent ahead of the answers to those before; thousands fit into one read
 HEAD_S = 10.0  # how long they may take, from the first of them or from the connection
+UNREAD_S = 10.0  # after which who has read nothing more of an answer is cut off
 
 
 class BoundedHead(HttpToolsProtocol):
@@ -25,10 +27,12 @@ class BoundedHead(HttpToolsProtocol):
         self._unread = 0  # bytes since the last that ended a head or were a body's
         self._in_head = True
         self._late: asyncio.TimerHandle | None = None
+        self._unsent: asyncio.TimerHandle | None = None
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._in_time()
+        self._all_read()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -40,6 +44,27 @@ class BoundedHead(HttpToolsProtocol):
             )
         elif self._in_head and self._unread:
             self._wait()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader(-1)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._all_read()
+
+    def _watch_reader(self, before: int) -> None:
+        """An answer that nobody reads is memory that strangers fill: they have to go on reading it."""
+        left = self.transport.get_write_buffer_size()
+        if 0 <= before <= left:
+            self.transport.abort()
+        else:
+            self._unsent = self.loop.call_later(UNREAD_S, self._watch_reader, left)
+
+    def _all_read(self) -> None:
+        if self._unsent is not None:
+            self._unsent.cancel()
+            self._unsent = None
 
     def on_headers_complete(self) -> None:
         self._unread, self._in_head = 0, False

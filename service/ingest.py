@@ -2,7 +2,8 @@
 
 Whoever arrives while a batch is being folded is in the next one, so that single events of many callers
 cost as little as a batch and nobody waits for a timer. A few events are folded where they are, on the
-event loop: handing them to a thread and back costs more than folding them does. A batch takes an equal
+event loop: handing them to a thread and back costs a fifth of a request. There the log has a second to
+answer (and none where it is another machine's), so that nothing else stops with it. A batch takes an equal
 share of everybody who waits, so that one event does not wait for another caller's hundred thousand.
 What does not fit is refused at once (503): memory holds what is here and never what is still to come.
 """
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 
 from features.event import AnyEvent
 from service.problem import busy
-from service.shoal import Answer, Shoal
+from service.shoal import Answer, Earlier, Shoal, Taken
 
 QUEUE_MAX = 200_000  # events waiting
 BYTES_MAX = 256 * 2**20  # of bodies that are arriving, being read or waiting
@@ -47,6 +48,7 @@ class _Waiting:
     events: list[AnyEvent]
     done: asyncio.Future[list[Answer]]
     answers: list[Answer] = field(default_factory=list)
+    earlier: list[Earlier] = field(default_factory=list)
 
     @property
     def left(self) -> int:
@@ -54,10 +56,15 @@ class _Waiting:
 
 
 class Ingest:
-    """`told` is called with each batch and its answers, on the event loop."""
+    """Folds on `thread`, looks up what duplicates were answered first on `aside`.
 
-    def __init__(self, shoal: Shoal, thread: ThreadPoolExecutor, told: Told) -> None:
-        self._shoal, self._thread, self._told = shoal, thread, told
+    `told` is called with each batch and its answers, on the event loop.
+    """
+
+    def __init__(
+        self, shoal: Shoal, thread: ThreadPoolExecutor, aside: ThreadPoolExecutor, told: Told
+    ) -> None:
+        self._shoal, self._thread, self._aside, self._told = shoal, thread, aside, told
         self._waiting: list[_Waiting] = []
         self._wake = asyncio.Event()
         self._quick = False  # until the first batch has shown it
@@ -76,7 +83,11 @@ class Ingest:
         self._waiting.append(asked)
         self.count += len(events)
         self._wake.set()
-        return await asked.done
+        answers = await asked.done
+        if asked.earlier:  # may have to be read out of the archive: nobody else waits for it
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._aside, self._shoal.look_up, asked.earlier)
+        return answers
 
     async def run(self) -> None:
         """Answer whoever waits, for ever."""
@@ -85,32 +96,41 @@ class Ingest:
             shares = self._shares()
             events = [e for w, n in shares for e in w.events[len(w.answers) : len(w.answers) + n]]
             try:
-                answers = await self._fold(events)
+                taken = await self._fold(events)
+                self._told(events, taken.answers)
             except Exception as problem:  # handed to every caller that waits, who fails with it
                 for waiting, _ in shares:
                     self._end(waiting, problem)
             else:
-                at = 0
-                for waiting, n in shares:
-                    waiting.answers += answers[at : at + n]
-                    at += n
-                    if not waiting.left or waiting.done.done():
-                        self._end(waiting)
-                self._told(events, answers)
+                self._deal(taken, shares)
             if not self._waiting:
                 self._wake.clear()
 
-    async def _fold(self, events: list[AnyEvent]) -> list[Answer]:
+    def _deal(self, taken: Taken, shares: list[tuple[_Waiting, int]]) -> None:
+        """Give everybody his answers."""
+        earlier = {id(one.answer): one for one in taken.earlier}
+        at = 0
+        for waiting, n in shares:
+            answers = taken.answers[at : at + n]
+            at += n
+            waiting.answers += answers
+            if earlier:
+                waiting.earlier += [earlier[id(a)] for a in answers if id(a) in earlier]
+            if not waiting.left or waiting.done.done():
+                self._end(waiting)
+
+    async def _fold(self, events: list[AnyEvent]) -> Taken:
         began = time.perf_counter()
         lock = self._shoal.lock
         try:
-            if self._quick and len(events) <= FEW and lock.acquire(blocking=False):
+            here = self._quick and len(events) <= FEW and not self._shoal.shared
+            if here and lock.acquire(blocking=False):
                 try:
-                    return self._shoal.ingest(events)
+                    return self._shoal.take_in(events, hasty=True)
                 finally:
                     lock.release()
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, self._shoal.ingest, events)
+            return await loop.run_in_executor(self._thread, self._shoal.take_in, events)
         finally:
             self._quick = time.perf_counter() - began < QUICK_S
 

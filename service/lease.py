@@ -31,6 +31,14 @@ return 1
 """
 
 
+# The same, and nothing that we have sent so far is taken any more. Answers our next token, or 0.
+_ADVANCE = """
+if redis.call('GET', KEYS[2]) ~= ARGV[3] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return redis.call('INCR', KEYS[2])
+"""
+
+
 class Lease:
     """The lease of the log on this client, under this name."""
 
@@ -46,6 +54,13 @@ class Lease:
     def renew(self, token: int) -> bool:
         """Stay the writer; False when somebody else is."""
         return bool(self._ask(_RENEW, token))
+
+    def advance(self, token: int) -> int | None:
+        """Stay the writer under the next token; None when somebody else is.
+
+        An append that was given up may still be on its way: the server refuses it from here on.
+        """
+        return self._ask(_ADVANCE, token) or None
 
     def _ask(self, script: str, last: int) -> int:
         told = (self._name, int(LEASE_S * 1000), last)

@@ -17,7 +17,8 @@ holds the token of the one writer, where there is to be only one (service/lease.
 another is refused. `{shoal:log}:folding` is a hash from event_id to the entry that holds it, for the
 entries whose fold into a shared window has not come to its end: written in one step with the entry, so
 that a fold that nobody ends can be ended by anybody. `{shoal:log}:identity` says for which identity key it was
-last rewritten (service/rotation.py). (The braces keep all keys on one shard of a cluster.)
+last rewritten (service/rotation.py), and `{shoal:log}:written` up to which entry the records have what was
+acted on (service/scribe.py). (The braces keep all keys on one shard of a cluster.)
 
 Why so. Entry by entry an event costs an XADD; by the batch of 256 it costs under a microsecond.
 Events and the answers given to them are one entry, hence one write: after a crash an event is
@@ -141,22 +142,27 @@ class Entry:
 class EventLog:
     """The log on a Valkey or Redis client (one that does not decode answers).
 
+    `hasty` is a client of the same server that gives up soon, for who must not wait.
+
     May be used from several threads, and by several processes on one server.
     """
 
-    def __init__(self, client: redis.Redis, *, stream: str = STREAM) -> None:
+    def __init__(
+        self, client: redis.Redis, *, stream: str = STREAM, hasty: redis.Redis | None = None
+    ) -> None:
         if client.get_encoder().decode_responses:
             raise ValueError("the log needs a client that returns bytes: decode_responses=False")
-        self._client = client
+        self._client, self._hasty = client, hasty or client
         # the client of a cluster has the interface of the other one, and no common type with it
         self._cluster = client if isinstance(cast(object, client), RedisCluster) else None
         self._stream = stream
         self._trimmed = f"{stream}:trimmed"
         self._folding = f"{stream}:folding"
         self._identity = f"{stream}:identity"
+        self._written = f"{stream}:written"
         self.token: int | None = None  # of the one writer; None where anybody may append
 
-    def append(self, payloads: Sequence[bytes], answers: bytes) -> str:
+    def append(self, payloads: Sequence[bytes], answers: bytes, hasty: bool = False) -> str:
         """Append a batch and the answers given to it; returns the entry's id.
 
         When this returns the batch is in the log, as durable as the server's fsync policy.
@@ -165,7 +171,7 @@ class EventLog:
         """
         if not payloads:
             raise ValueError("an entry holds at least one event")
-        return self._add(encode_events(payloads, answers))
+        return self._add(encode_events(payloads, answers), self._hasty if hasty else self._client)
 
     def append_to_fold(
         self, payloads: Sequence[bytes], event_ids: Sequence[str], done: Sequence[str]
@@ -204,7 +210,7 @@ class EventLog:
         """Append a marker that has its place in the order of events; returns the entry's id."""
         if not name:
             raise ValueError("a control entry has a name")
-        return self._add(encode_control(name, body))
+        return self._add(encode_control(name, body), self._client)
 
     def read(
         self, after: str = NOTHING, *, gapless: bool = False, chunk_entries: int = CHUNK_ENTRIES
@@ -364,6 +370,15 @@ class EventLog:
         """Number of entries held."""
         return self._client.xlen(self._stream)
 
+    def written(self) -> str | None:
+        """Up to which entry the records have what was acted on; None where nobody ever said."""
+        held = self._client.get(self._written)
+        return _text(held) if held is not None else None
+
+    def note_written(self, id: str) -> None:
+        """The records have what was acted on up to and with this entry."""
+        self._client.set(self._written, id)
+
     def trim(self, before_id: str) -> int:
         """Drop the entries older than `before_id`, which itself stays; returns how many.
 
@@ -380,13 +395,17 @@ class EventLog:
             dropped = both.execute()[1]
         return int(dropped)
 
-    def _add(self, fields: dict[FieldT, EncodableT]) -> str:
+    def _add(self, fields: dict[FieldT, EncodableT], client: redis.Redis) -> str:
         if self.token is None:
             told = [part for pair in fields.items() for part in pair]
             return _text(self._send("XADD", self._stream, "*", *told))
-        id = self._add_fenced(self.token, fields)
-        self._client.ping()  # as in _send
-        return id
+        told = [part for field in fields.items() for part in field]
+        keys = (self._stream, f"{self._stream}:token")
+        id = client.eval(_FENCED_ADD, 2, *keys, self.token, *told)
+        if id is None:
+            raise Fenced(FENCED)
+        client.ping()  # as in _send
+        return _text(id)
 
     def _send(self, *command: EncodableT) -> Any:
         """The answer to a command that appends, when the entry is kept."""
@@ -417,14 +436,6 @@ class EventLog:
         if int(reached) < wanted:
             raise RedisConnectionError("no replica of the log's node has confirmed the entry")
         return answer
-
-    def _add_fenced(self, token: int, fields: dict[FieldT, EncodableT]) -> str:
-        told = [part for field in fields.items() for part in field]
-        keys = (self._stream, f"{self._stream}:token")
-        id = self._client.eval(_FENCED_ADD, 2, *keys, token, *told)
-        if id is None:
-            raise Fenced(FENCED)
-        return _text(id)
 
 
 def encode_events(payloads: Sequence[bytes], answers: bytes) -> dict[FieldT, EncodableT]:

@@ -331,7 +331,10 @@ def _here(
             engine.sweep()
         answered, refused = engine.ingest(events)
         given.extend(d for d in answered.decisions if d is not None)
-        return answers_of(events, answered, refused, given.__getitem__)
+        answers, earlier = answers_of(events, answered, refused)
+        for duplicate, ordinal in earlier:
+            duplicate.decision = given[ordinal]
+        return answers
 
     return answer
 

@@ -1,4 +1,4 @@
-"""Which entry of the log holds the n-th event: 20 bytes an entry, for as long as the service runs.
+"""Which entry of the log holds the n-th event: 20 bytes an entry, for as long as its ids are remembered.
 
 A duplicate is answered by the ordinal of its first delivery. Single events make an entry each, so what is
 kept of one is counted in bytes, not objects.
@@ -27,6 +27,13 @@ class Ordinals:
         self._first.append(first)
         self._ms.append(ms)
         self._seq.append(seq)
+
+    def drop_before(self, ordinal: int) -> None:
+        """Forget the entries all of whose events come before this one. The newest entry stays."""
+        gone = bisect_right(self._first, ordinal) - 1
+        if gone > 0:
+            for column in (self._first, self._ms, self._seq):
+                del column[:gone]
 
     def of(self, ordinal: int) -> tuple[str, int] | None:
         """The entry that an event is in, and the event's place there; None before the first entry."""

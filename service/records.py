@@ -73,6 +73,10 @@ class NotFound(RecordsError):
     """There is no such record."""
 
 
+class MarkInUse(RecordsError):
+    """There is a canary with this mark already."""
+
+
 class CaseConflict(RecordsError):
     """The case is somebody else's, or closed."""
 
@@ -516,15 +520,24 @@ class Records:
             ).all()
         return [Decision(**row._mapping) for row in rows]
 
-    def erase_account(self, account_id: str) -> dict[str, int]:
+    def erase_account(
+        self,
+        account_id: str,
+        *,
+        began: tuple[str, str, str] | None = None,
+        more: bool = False,
+    ) -> dict[str, int]:
         """Remove what is kept of an account; returns how many rows that touched, by table.
 
         Its labels, decisions, canary hits and what webhooks were still to be told of it go; its
         name goes from every case, from other accounts' reasons, and as a word from notes. When this
         returns, what was removed is no longer in the database's files (but see `Database.scrub`).
+
+        Where there was something, or there is `more` elsewhere, the audit is told in the same
+        transaction what has `began`: by whom, what, and of what, which must not be the name.
         """
         touched: Counter[str] = Counter()
-        with self._write() as connection:
+        with self._act(began[0] if began else LOCAL) as (connection, say):
             for table in (labels, decisions, canary_hits):
                 gone = connection.execute(delete(table).where(table.c.account_id == account_id))
                 touched[table.name] += gone.rowcount
@@ -538,7 +551,10 @@ class Records:
                 touched[column.table.name] += _rewrite(
                     connection, column, account_id, lambda v: word.sub(ERASED, v)
                 )
-        if any(touched.values()):
+            more = more or any(touched.values())
+            if began is not None and more:
+                say(*began[1:], {})
+        if more:
             self._database.scrub()
         return dict(touched)
 
@@ -594,7 +610,7 @@ class Records:
     def add_canary(
         self, mark: str, station: str, note: str | None = None, *, by: str = LOCAL
     ) -> Canary:
-        """Remember a marked prompt before it is sent. Raises RecordsError for a mark in use."""
+        """Remember a marked prompt before it is sent. Raises MarkInUse."""
         row = None
         with self._act(by) as (connection, say):
             values = {"mark": mark, "station": station, "note": note, "created_at": self._clock()}
@@ -603,7 +619,7 @@ class Records:
                 row = connection.execute(select(canaries).where(canaries.c.mark == mark)).one()
                 say("add canary", f"canary {row.id}", {})
         if row is None:
-            raise RecordsError(f"there is a canary with mark {mark!r} already")
+            raise MarkInUse(f"there is a canary with mark {mark!r} already")
         return Canary(**row._mapping)
 
     def list_canaries(self) -> list[Canary]:

@@ -1,5 +1,11 @@
-"""Running the service: settings checked, port taken, then uvicorn."""
+"""Running the service: settings checked, port taken, then uvicorn, behind which the state is rebuilt.
 
+Whoever asks meanwhile is answered: `/healthz` that the process is alive, `/readyz` what is waited for,
+all else 503. A supervisor that hears nothing would end a service that has much to read again, every time
+before it comes to save a snapshot.
+"""
+
+import asyncio
 import gc
 import ipaddress
 import logging
@@ -115,25 +121,16 @@ def run(
     with closing(shoal):
         _refuse_strangers(host, shoal.records)
         with bind(host, port) as listening:
-            shoal.start()
-            # what is here now stays as long as the process: the collector need not look at it again
-            # with every few thousand events (a tenth of an ingest's time)
-            gc.freeze()
-            # a sweep computes beside the event loop: who has an event to answer waits this long for
-            # the interpreter, several times an answer, and not the 5 ms that are the default
-            sys.setswitchinterval(SWITCH_S)
             app = create_app(shoal, rate, networks)
-            config = config_of(app)
-            where = listening.getsockname()
-            structlog.get_logger().info(
-                "serving",
-                url=f"http://{f'[{where[0]}]' if ':' in where[0] else where[0]}:{where[1]}",
-                model=chosen.version if chosen else "none (clusters alone)",
-            )
             # uvicorn raises what it was stopped by once more when it has ended; that is no failure
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: None)
-            _Server(config, app.state.decisions).run(sockets=[listening])
+            where = listening.getsockname()
+            url = f"http://{f'[{where[0]}]' if ':' in where[0] else where[0]}:{where[1]}"
+            server = _Server(config_of(app), shoal, app.state.decisions, url)
+            server.run(sockets=[listening])
+            if server.problem is not None:
+                raise server.problem
 
 
 def config_of(app: FastAPI) -> uvicorn.Config:
@@ -149,14 +146,41 @@ def config_of(app: FastAPI) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """Ends the streams first: the server waits for whoever is still being answered."""
+    """Starts the Shoal once requests are answered, and ends with it if that fails: `problem` is why."""
 
-    def __init__(self, config: uvicorn.Config, decisions: Decisions) -> None:
+    def __init__(
+        self, config: uvicorn.Config, shoal: Shoal, decisions: Decisions, url: str
+    ) -> None:
         super().__init__(config)
-        self._decisions = decisions
+        self._shoal, self._decisions, self._url = shoal, decisions, url
+        self._start: asyncio.Task[None] | None = None
+        self.problem: Exception | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._start = asyncio.create_task(self._start_shoal())
+
+    async def _start_shoal(self) -> None:
+        try:
+            await asyncio.to_thread(self._shoal.start)
+        except Exception as problem:
+            self.problem, self.should_exit = problem, True
+            return
+        # what is here now stays as long as the process: the collector need not look at it again
+        # with every few thousand events (a tenth of an ingest's time)
+        gc.freeze()
+        # a sweep computes beside the event loop: who has an event to answer waits this long for
+        # the interpreter, several times an answer, and not the 5 ms that are the default
+        sys.setswitchinterval(SWITCH_S)
+        model = self._shoal.model
+        structlog.get_logger().info(
+            "serving",
+            url=self._url,
+            model=model.version if model is not None else "none (clusters alone)",
+        )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._decisions.close()
+        self._decisions.close()  # the server waits for whoever is still being answered
         await super().shutdown(sockets)
 
 

@@ -23,15 +23,15 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import redis
 import structlog
+from numpy.typing import NDArray
 
 from detector.case import Case, case_of
 from detector.decision import Decision, Reason
@@ -43,6 +43,7 @@ from features.catalog import Catalog
 from features.event import AnyEvent, InvalidEvent, Request, decode
 from features.feature import HOUR
 from features.kind import KIND
+from features.plan import IDS_SPAN, LATE
 from features.redis import RedisKinds, RedisWindow
 from features.rows import F64, ROWS
 from features.window import CONFLICT, DUPLICATE, LATE_EVENT
@@ -60,6 +61,7 @@ from service.records import Case as KeptCase
 from service.records import Decision as ActedOn
 from service.refold import ahead
 from service.rotation import Overlap, refuse_other_key
+from service.scribe import Hit, Scribe
 from service.shared import SharedFold
 from service.valkey import (
     CLIENT_ERRORS,
@@ -77,6 +79,9 @@ SERVED_CHUNKS = 32  # chunks whose vectors are kept for a look at parity
 PROMPT = KIND["prompt"].family  # the family that canaries' marks are hashed in
 NO_TOKEN = 0  # nobody's: the first writer takes 1
 ERASED = "erasure"  # the control entry that tells of one
+BEGUN = "begin to erase"  # the audit's word until it has ended
+HASTY_S = 1.0  # how long the event loop waits for the log: twice in an append
+FLUSH_S = 10.0  # the longest that an erasure waits for the scribe
 AHEAD = InvalidEvent(
     "occurred_at",
     "more than 5 minutes ahead of this service's clock",
@@ -106,6 +111,22 @@ class Answer(msgspec.Struct, omit_defaults=True, gc=False):
     line: int | None = None
 
 
+class Earlier(NamedTuple):
+    """A duplicate, and where the answer to its first delivery is: in an entry, by these ordinals."""
+
+    answer: Answer
+    entry: str
+    place: int
+    of: Ordinals
+
+
+class Taken(NamedTuple):
+    """What became of events: an answer each, and those whose decision was made earlier."""
+
+    answers: list[Answer]
+    earlier: list[Earlier]
+
+
 _TRIAL = tuple(
     decode(
         msgspec.json.encode(
@@ -119,6 +140,7 @@ _TRIAL = tuple(
 _encode = msgspec.json.Encoder().encode
 _decode_answer = msgspec.json.Decoder(Decision).decode
 _decode_answers = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_all = msgspec.json.Decoder(list[Decision]).decode
 
 
 class Shoal:
@@ -170,6 +192,7 @@ class Shoal:
         self._archiver: subprocess.Popen[bytes] | None = None
         self._lost = False  # the fault is the log's, and `mend` may end it
         self._written: dict[str, list[Reason]] = {}
+        self.scribe = Scribe(self.records)
 
     # --- life
 
@@ -178,17 +201,25 @@ class Shoal:
 
         Raises:
             ValkeyError, LogError, SnapshotDamaged, RecordsError: what they say; nothing stays open.
+            Unavailable: it was closed meanwhile.
         """
         try:
-            self._warm_up()
-            self._open()
-            self.recover()
-            self._note_rules()
+            with self._looking:
+                self._refuse_stopped()
+                self._warm_up()
+                self._open()
+                if not self.shared:
+                    # from here on, for what is to be read again may take longer than a lease
+                    threading.Thread(target=self._keep_lease, name="lease", daemon=True).start()
+                self.recover()
+                self._note_rules()
         except BaseException:
             self.close()
             raise
-        if not self.shared:
-            threading.Thread(target=self._keep_lease, name="lease", daemon=True).start()
+
+    def _refuse_stopped(self) -> None:
+        if self._stopping.is_set():
+            raise Unavailable("stopped")
 
     def _warm_up(self) -> None:
         """Load what is compiled, a third of a second in all, before a caller has to wait for it."""
@@ -210,9 +241,10 @@ class Shoal:
     def _open(self) -> None:
         if self.shared:
             self.client: redis.Redis = connect(self._state)
+            self.log = EventLog(self.client)
         else:
             self._open_folder()
-        self.log = EventLog(self.client)
+            self.log = EventLog(self.client, hasty=self._hasty)
         self.history = History(self.log, ColdLog(self.folder.cold))
         if self.shared:
             return
@@ -242,10 +274,14 @@ class Shoal:
             if not self.standby and self._token is None:
                 raise
             self._valkey = None
-            self.client, self._url = server_of(self.folder.valkey)
+            self.client, self._hasty, self._url = server_of(self.folder.valkey, HASTY_S)
         else:
             self._valkey = valkey
-            self.client, self._url = valkey.client(), valkey.url
+            self.client, self._hasty, self._url = (
+                valkey.client(),
+                valkey.client(HASTY_S),
+                valkey.url,
+            )
 
     def recover(self) -> None:
         """State = snapshot + the log after it."""
@@ -260,6 +296,8 @@ class Shoal:
             if kept is not None:
                 at = self._load(*kept)
         self._follow(at)
+        if not self.standby:
+            self._write_up()
         self._name_clusters()
         self.look(everyone=True)
         if self.shared:  # after the look: an account that stands badly is not to be let off
@@ -290,7 +328,7 @@ class Shoal:
         else:
             self.engine = Engine(self.policy, self.secret, self.model, catalog)
         self.entries = Ordinals()
-        self.accepted = self._snapshot_at = 0
+        self.accepted = self._snapshot_at = self.log_entries = 0
         # where in the log the snapshots that can be read were taken, oldest first
         self._snapshots_of: deque[str] = deque(maxlen=snapshot.KEPT)
         self._at = (
@@ -298,7 +336,6 @@ class Shoal:
         )
         self._own: set[str] = set()
         self.served: deque[tuple[int, F64]] = deque(maxlen=SERVED_CHUNKS)
-        self._decisions_in = lru_cache(maxsize=16)(self._read_decisions)
         self.canaries = {c.mark for c in self.records.list_canaries()}
 
     def _follow(self, at: str) -> None:
@@ -314,6 +351,7 @@ class Shoal:
                     self._noted(entry.id, len(entry.events))
             return
         for run in ahead(map(refold.read, refold.runs(self.history.read(at)))):
+            self._refuse_stopped()
             last = run.entries[-1]
             if last.kind == "events":
                 self.engine.restore(self.engine.sealer.read(run.bodies, run.events))
@@ -347,7 +385,9 @@ class Shoal:
         """Notice a log that is gone; come back when it is there again. Call it every few seconds."""
         try:
             if self.fault is None:
-                self.client.ping()
+                self.log_entries = self.log.length()
+                with contextlib.suppress(RecordsError):  # another instance may have been given one
+                    self.canaries = {c.mark for c in self.records.list_canaries()}
                 if self.shared:
                     with self.lock:
                         self._follow(self._at)
@@ -366,11 +406,19 @@ class Shoal:
                         self._open()
                     look_around(self.client)
                     self.client.ping()
+                    if self._token is not None:  # what we sent and gave up must not come now
+                        self._token = self._lease.advance(self._token)
+                        if self._token is None:
+                            self._depose()
+                        else:
+                            self.log.token = self._token
                     if self._warm and self.history.holds(self._at):
                         self._follow(self._at)
                         self.fault, self._lost = None, False
                     else:
                         self.recover()
+        except Unavailable:  # stopped in the middle of it
+            return
         except (*CLIENT_ERRORS, ValkeyError, LogError, RecordsError) as problem:
             self._lose(problem)
 
@@ -392,10 +440,12 @@ class Shoal:
             try:
                 if self.standby:
                     self._follow_or_succeed()
-                elif self.fault is None and not self._lease.renew(self._token or NO_TOKEN):
-                    self._depose()
+                elif not self._lease.renew(self._token or NO_TOKEN):
+                    self._depose()  # also in a long job, such as an erasure: it ends as a standby
+            except Unavailable:  # stopped in the middle of it
+                return
             except (*CLIENT_ERRORS, ValkeyError, LogError, RecordsError) as problem:
-                if not self._stopping.is_set():
+                if self.fault is None and not self._stopping.is_set():
                     self._lose(problem)
 
     def _follow_or_succeed(self) -> None:
@@ -414,6 +464,7 @@ class Shoal:
             self.standby = self._warm = False
             self._open_overlap()
             self._follow(self._at)
+            self._write_up()
             _log.warning("took over as the writer of the log", events=self.accepted, token=token)
         self.look(everyone=True)
 
@@ -423,9 +474,9 @@ class Shoal:
         self._lost, self.fault = True, "another service has taken over this log"
         _log.error("another service has taken over this log: following it from now on")
 
-    def _lose(self, problem: Exception) -> None:
+    def _lose(self, problem: BaseException) -> None:
         """The log cannot be used: take nothing in until `mend` has rebuilt the state from it."""
-        own = str(problem).partition(" Its log ends")[0].partition("\n")[0]
+        own = str(problem).partition(" Its log ends")[0].partition("\n")[0] or repr(problem)
         why = own if isinstance(problem, ValkeyError) else self._dead() or own
         self._lost, self.fault = True, f"the log cannot be used: {why}"
         _log.error("the log cannot be used", why=why)
@@ -458,12 +509,15 @@ class Shoal:
         finally:
             with self._looking, self.lock:  # nobody is just opening what is closed here
                 self.fault, self._lost = "stopped", False
+                self.scribe.close()
                 self.records.close()
                 self._stop_archiver()
                 if self._valkey is not None:
                     self._valkey.stop()
                 elif hasattr(self, "client"):
                     self.client.close()
+                    if not self.shared:
+                        self._hasty.close()
 
     # --- events
 
@@ -473,90 +527,130 @@ class Shoal:
         Raises:
             Unavailable: the log cannot be written; nothing was acknowledged.
         """
-        answers: list[Answer] = []
+        taken = self.take_in(events)
+        self.look_up(taken.earlier)
+        return taken.answers
+
+    def take_in(self, events: Sequence[AnyEvent], hasty: bool = False) -> Taken:
+        """The same, but that duplicates of what was answered earlier have no decision yet (`look_up`).
+
+        `hasty` is for who must not wait: a log that does not answer within a second is lost.
+        """
+        taken = Taken([], [])
         for first in range(0, len(events), CHUNK):
             with self.lock:
-                answers += self._ingest(events[first : first + CHUNK])
-        return answers
+                self._take_in(events[first : first + CHUNK], taken, hasty)
+        return taken
 
-    def _ingest(self, events: Sequence[AnyEvent]) -> list[Answer]:
+    def _take_in(self, events: Sequence[AnyEvent], taken: Taken, hasty: bool) -> None:
         if self.fault is not None:
             raise Unavailable(self.fault)
         if self.standby:
             raise Unavailable(STANDBY)
+        if self.scribe.full:
+            raise Unavailable(f"what was acted on cannot be written down: {self.scribe.lost}")
         limit = self.clock() + 5 * 60_000
         ahead = {i for i, e in enumerate(events) if e.occurred_at > limit}  # type: ignore[operator]
         timely = [e for i, e in enumerate(events) if i not in ahead] if ahead else events
+        folded = self._log_then_fold(timely) if self.shared else self._fold_then_log(timely, hasty)
+        told, unsaid = answers_of(timely, *folded)
+        for answer, ordinal in unsaid:
+            if (held := self.entries.of(ordinal)) is not None:
+                taken.earlier.append(Earlier(answer, *held, self.entries))
+        if ahead:
+            rest = iter(told)
+            told = [
+                _rejected(e.event_id, AHEAD) if i in ahead else next(rest)
+                for i, e in enumerate(events)
+            ]
+        taken.answers.extend(told)
+
+    def _fold_then_log(self, events: Sequence[AnyEvent], hasty: bool) -> tuple[Answered, Refused]:
+        sealed, refused = self.engine.sealer.seal(events)
+        with self._losing_the_log():
+            answered = self.engine.answer(sealed)
+            new = [i for i, d in enumerate(answered.decisions) if d is not None]
+            if self._overlap is not None:
+                self._overlap.note(sealed.events)
+            if new:
+                entry = self.log.append(
+                    [sealed.bodies[i] for i in new],
+                    _encode([answered.decisions[i] for i in new]),
+                    hasty,
+                )
+                self.served.append((self.accepted, answered.vectors[new]))
+                self._noted(entry, len(new))
+        if new:
+            self.scribe.tell(entry, self._news(sealed.events, answered.decisions))
+        return answered, refused
+
+    def _log_then_fold(self, events: Sequence[AnyEvent]) -> tuple[Answered, Refused]:
+        with self._losing_the_log():
+            taken = self._together.take_in(events)
+        if taken.entry:
+            self._own.add(taken.entry)
+            self._noted(taken.entry, taken.logged)
+        self._record(taken.answered.sealed.events, taken.answered.decisions)
+        return replace(taken.answered, decisions=taken.decisions), taken.refused
+
+    @contextlib.contextmanager
+    def _losing_the_log(self) -> Iterator[None]:
+        """What fails in here may leave the window ahead of the log: rebuild it before answering on."""
         try:
-            if self.shared:
-                told = self._log_then_fold(timely)
-            else:
-                told = self._fold_then_log(timely)
+            yield
         except Fenced:
             self._depose()
             raise Unavailable(str(self.fault)) from None
         except (*CLIENT_ERRORS, LogError) as problem:
-            # a memory window may now hold events that the log does not: rebuild before answering
             self._lose(problem)
             raise Unavailable(str(self.fault)) from None
-        if not ahead:
-            return told
-        rest = iter(told)
-        return [
-            _rejected(e.event_id, AHEAD) if i in ahead else next(rest) for i, e in enumerate(events)
-        ]
+        except BaseException as problem:  # ours; whoever asked is told so
+            self._lose(problem)
+            raise
 
-    def _fold_then_log(self, events: Sequence[AnyEvent]) -> list[Answer]:
-        answered, refused = self.engine.ingest(events)
-        new = [i for i, d in enumerate(answered.decisions) if d is not None]
-        if self._overlap is not None:
-            self._overlap.note(answered.sealed.events)
-        if new:
-            entry = self.log.append(
-                [answered.sealed.bodies[i] for i in new],
-                _encode([answered.decisions[i] for i in new]),
-            )
-            self.served.append((self.accepted, answered.vectors[new]))
-            self._noted(entry, len(new))
-        told = answers_of(events, answered, refused, self.first_answer)
-        self._record(answered.sealed.events, answered.decisions)
-        return told
+    def look_up(self, earlier: Sequence[Earlier]) -> None:
+        """Give duplicates the decision of their first delivery, as far as it can be read.
 
-    def _log_then_fold(self, events: Sequence[AnyEvent]) -> list[Answer]:
-        taken = self._together.take_in(events)
-        if taken.entry:
-            self._own.add(taken.entry)
-            self._noted(taken.entry, taken.logged)
-        answered = replace(taken.answered, decisions=taken.decisions)
-        told = answers_of(events, answered, taken.refused, lambda _: None)
-        self._record(answered.sealed.events, taken.answered.decisions)
-        return told
+        Takes no lock: the archive may have to be read for it. Raises Unavailable.
+        """
+        found: dict[str, list[msgspec.Raw]] = {}
+        try:
+            for id, answers in self.history.answers({one.entry for one in earlier}):
+                found[id] = _decode_answers(answers)
+        except CLIENT_ERRORS as problem:
+            raise Unavailable(f"the log cannot be used: {problem}") from None
+        except LogError as problem:  # a damaged archive is no reason to refuse what is known
+            _log.error("duplicates are answered without a decision", why=str(problem))
+        # an erasure moves what is left in an entry, and a rebuilt state has ordinals of its own
+        if self.fault is not None or any(one.of is not self.entries for one in earlier):
+            raise Unavailable(self.fault or "the state was rebuilt from the log meanwhile")
+        for one in earlier:
+            decisions = found.get(one.entry, [])
+            if one.place < len(decisions):
+                one.answer.decision = _decode_answer(decisions[one.place])
 
-    def first_answer(self, ordinal: int) -> Decision | None:
-        """The decision that the event with this ordinal was answered with; None if it is not kept."""
-        held = self.entries.of(ordinal)
-        if held is None:
-            return None
-        entry, at = held
-        decisions = self._decisions_in(entry)
-        return _decode_answer(decisions[at]) if at < len(decisions) else None
-
-    def _read_decisions(self, entry_id: str) -> list[msgspec.Raw]:
-        return _decode_answers(self.history.answers(entry_id))
+    # --- what was acted on
 
     def _record(self, events: Sequence[AnyEvent], decisions: Sequence[Decision | None]) -> None:
-        """Keep what was acted on where people and appeals can find it; mind the canaries."""
-        acted: list[ActedOn] = []
-        written: dict[str, list[Reason]] = {}
+        """Write down what was acted on before it is answered. Raises RecordsError."""
+        try:
+            self.scribe.write(self._news(events, decisions))
+        except RecordsError:
+            self._written.clear()  # it is news again
+            raise
+
+    def _news(
+        self, events: Sequence[AnyEvent], decisions: Sequence[Decision | None]
+    ) -> list[ActedOn | Hit]:
+        """What of it people and appeals are to find, and the canaries in it."""
+        news: list[ActedOn | Hit] = []
         for event, decision in zip(events, decisions, strict=True):
             if decision is None:
                 continue
             # an account that is acted on at every event is written down when the reasons change
-            if decision.reasons and decision.reasons is not (
-                written.get(event.account_id) or self._written.get(event.account_id)
-            ):
-                written[event.account_id] = decision.reasons
-                acted.append(
+            if decision.reasons and decision.reasons != self._written.get(event.account_id):
+                self._written[event.account_id] = decision.reasons
+                news.append(
                     ActedOn(
                         event_id=event.event_id,
                         account_id=event.account_id,
@@ -573,10 +667,21 @@ class Shoal:
                 mark = self._mark(event.prompt_id)
                 if mark in self.canaries:
                     at = cast(int, event.occurred_at)
-                    self.records.hit_canary(mark, event.account_id, event.event_id, at)
-        if acted:
-            self.records.add_decisions(acted)
-            self._written |= written
+                    news.append(Hit(mark, event.account_id, event.event_id, at))
+        return news
+
+    def _write_up(self) -> None:
+        """Tell the scribe what whoever wrote the log last did not come to write down."""
+        written = self.log.written()
+        if written is None:  # a log of before the scribe: its writers wrote before they answered
+            self.scribe.tell(self.entries.last, [])
+        for entry in self.history.read(written) if written is not None else ():
+            if entry.kind == "events":
+                decisions = _decode_all(entry.answers)
+                if self.canaries or any(d.reasons for d in decisions):
+                    events = [decode(body) for body in entry.events]
+                    self.scribe.tell(entry.id, self._news(events, decisions))
+        self.scribe.start(self.log)
 
     def canary_mark(self, prompt_id: str) -> str:
         """The mark that the requests with this prompt bear; in an overlap the next one is noted, too.
@@ -657,6 +762,7 @@ class Shoal:
         with self._looking:
             with self.lock:
                 arrays = {k: v.copy() for k, v in self.engine.window.save().items()}  # type: ignore[attr-defined]
+                self.entries.drop_before(self._oldest_known(arrays))
                 meta = self.engine.save() | {
                     "catalog": self.engine.catalog.hash,
                     "rows": ROWS,
@@ -669,6 +775,12 @@ class Shoal:
             self._snapshot_at = accepted
             self._snapshots_of.append(meta["log"])
             return path
+
+    def _oldest_known(self, window: Mapping[str, NDArray[Any]]) -> int:
+        """The ordinal of the first event whose redelivery would be told from news."""
+        known = window["id_t"] > self.engine.window.watermark - LATE - IDS_SPAN
+        known &= window["id_key"] != 0
+        return int(window["id_ordinal"][known].min(initial=self.accepted))
 
     def _load(self, arrays: dict[str, Any], meta: dict[str, Any]) -> str:
         self.entries = Ordinals.load(arrays, meta)
@@ -717,7 +829,8 @@ class Shoal:
 
         The state is a fold over the log, so it is rebuilt from a log without them: nothing of the
         account can be left in it. Returns the proof, which is in the audit, too, without the
-        account's name; None when there was nothing of it.
+        account's name; None when there was nothing of it. One that was cut off is ended by asking again:
+        the audit knows that it began, and the proof says that some went before (`resumed`).
 
         Raises:
             Unavailable: the log or its window is not ours alone, or cannot be used; ask again.
@@ -729,15 +842,22 @@ class Shoal:
         with self._looking, self.lock:
             if self.fault is not None:
                 raise Unavailable(self.fault)
+            if not self.scribe.flush(FLUSH_S):
+                raise Unavailable(f"what was acted on waits to be written: {self.scribe.lost}")
             self.fault = "erasing an account"
             needle, began = _encode(account_id), self.clock()
+            # what the audit calls the account: the key tells that it was she, the text does not
+            subject = f"account {self.secret.digest('account', account_id).hex()}"
 
             def hers(body: bytes) -> bool:
                 return needle in body and decode(body).account_id == account_id
 
             snapshots = 0
             try:
-                log_before, state_before = digest_of_log(self.history.read()), self._digest()
+                last = self.records.last_audit(subject)
+                resumed = last is not None and last.action == BEGUN
+                log_before, held = digest_of_log(self.history.read(), hers)
+                state_before = self._digest()
                 # snapshots first: a crash half-way must not bring back what they hold
                 for old in self.folder.snapshots.glob("*.snapshot*"):
                     old.unlink()
@@ -745,27 +865,30 @@ class Shoal:
                 self._stop_archiver()
                 if self._overlap is not None:
                     self._overlap.forget(self.history.read, hers)
-                erased = self.records.erase_account(account_id)
+                erased = self.records.erase_account(
+                    account_id, began=(by, BEGUN, subject), more=held > 0 or resumed
+                )
                 found = self.history.cold.erase(account_id) + self.log.rewrite(hers)
                 self._written.pop(account_id, None)
-                if found:
+                if found or resumed:
                     self.log.append_control(ERASED)  # for those who follow
                     self.log.rewrite_file()
                 self.recover()
-                if not found and not any(erased.values()):
+                if not (found or resumed or any(erased.values())):
                     return None
                 proof = Erased(
                     began_at=began,
                     ended_at=self.clock(),
+                    resumed=resumed,
                     events=found,
                     snapshots=snapshots,
                     records=erased,
                     log_before=log_before,
-                    log_after=digest_of_log(self.history.read()),
+                    log_after=digest_of_log(self.history.read())[0],
                     state_before=state_before,
                     state_after=self._digest(),
                 )
-                self.records.audit(by, "erase", "an account", asdict(proof))
+                self.records.audit(by, "erase", subject, asdict(proof))
             except (*CLIENT_ERRORS, LogError, RecordsError, OSError) as problem:
                 self._lose(problem)
                 raise Unavailable(str(self.fault)) from None
@@ -776,13 +899,11 @@ class Shoal:
 
 
 def answers_of(
-    events: Sequence[AnyEvent],
-    answered: Answered,
-    refused: Refused,
-    first_answer: Callable[[int], Decision | None],
-) -> list[Answer]:
-    """One answer an event, in order; a duplicate gets the decision that `first_answer` has for its ordinal."""
+    events: Sequence[AnyEvent], answered: Answered, refused: Refused
+) -> tuple[list[Answer], list[tuple[Answer, int]]]:
+    """One answer an event, in order; and those that are to tell another batch's decision, by its ordinal."""
     told: list[Answer] = []
+    unsaid: list[tuple[Answer, int]] = []
     bad = dict(refused)
     status, ordinal = answered.status.tolist(), answered.ordinal.tolist()
     here = {
@@ -795,11 +916,13 @@ def answers_of(
             continue
         decision = answered.decisions[j]
         if decision is None:
-            decision = here.get(ordinal[j]) or first_answer(ordinal[j])
+            decision = here.get(ordinal[j])
         what = status[j]
         told.append(Answer(event.event_id, _STATUS[what], decision, what == CONFLICT))
+        if decision is None:
+            unsaid.append((told[-1], ordinal[j]))
         j += 1
-    return told
+    return told, unsaid
 
 
 def _rejected(event_id: str | None, problem: InvalidEvent) -> Answer:

@@ -143,13 +143,13 @@ class EmbeddedValkey:
         """`unix://…`, as `redis.Redis.from_url` takes it."""
         return f"unix://{quote(str(self.socket_path))}"
 
-    def client(self) -> redis.Redis:
-        """A new client, closed when the server is stopped.
+    def client(self, seconds_max: float = CLIENT_SECONDS_MAX) -> redis.Redis:
+        """A new client, closed when the server is stopped; it gives up after so long.
 
         It never retries: on a local socket a lost connection means a dead server, and an append
-        that is silently sent twice is worse than an error. It gives up after 60 s.
+        that is silently sent twice is worse than an error.
         """
-        client = _client(self.socket_path, CLIENT_SECONDS_MAX)
+        client = _client(self.socket_path, seconds_max)
         self._clients.append(client)
         return client
 
@@ -451,8 +451,8 @@ class FolderInUse(ValkeyError):
     """Another process holds the data folder."""
 
 
-def server_of(folder: Path) -> tuple[redis.Redis, str]:
-    """A client of the server that runs on another process's data folder, and its URL.
+def server_of(folder: Path, hasty_s: float) -> tuple[redis.Redis, redis.Redis, str]:
+    """A client of the server that runs on another process's data folder, a hasty one, and its URL.
 
     Raises ValkeyError when there is none that answers.
     """
@@ -467,7 +467,7 @@ def server_of(folder: Path) -> tuple[redis.Redis, str]:
     except (RedisError, OSError) as error:
         client.close()
         raise ValkeyError(f"the Valkey of {folder} does not answer: {error}") from None
-    return client, f"unix://{quote(str(path))}"
+    return client, _client(path, hasty_s), f"unix://{quote(str(path))}"
 
 
 def connect(url: str, *, seconds_max: float = 5.0) -> redis.Redis:

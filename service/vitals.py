@@ -20,6 +20,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from service.gate import Gate
 from service.ingest import Ingest, Room
 from service.shoal import Answer, Shoal
 from service.stream import Decisions
@@ -45,8 +46,11 @@ _GAUGES = {
 class Vitals:
     """Counted by who answers, read at each scrape."""
 
-    def __init__(self, shoal: Shoal, ingest: Ingest, room: Room, decisions: Decisions) -> None:
+    def __init__(
+        self, shoal: Shoal, ingest: Ingest, room: Room, decisions: Decisions, gate: Gate
+    ) -> None:
         self._shoal, self._ingest, self._room, self._decisions = shoal, ingest, room, decisions
+        self._gate = gate
         self._registry = made = CollectorRegistry()
         self.batch = Histogram(
             "shoal_batch_events",
@@ -95,7 +99,7 @@ class Vitals:
         if shoal.fault is None:
             told["accounts"].set(len(shoal.engine.ledger))
             told["clusters"].set(len(shoal.engine.cluster_ids))
-            told["log_entries"].set(len(shoal.entries))
+            told["log_entries"].set(shoal.log_entries)
             told["news_events"].set(shoal.engine.news)
         told["queue_events"].set(self._ingest.count)
         told["queue_bytes"].set(self._room.taken)
@@ -116,7 +120,20 @@ class Vitals:
             reasons.append(
                 {"code": "disk_full", "detail": f"{free} bytes are left for the log and snapshots"}
             )
+        lost = self._gate.lost or self._shoal.scribe.lost
+        if lost is not None and (self._shoal.scribe.full or not self._gate.fresh):
+            reasons.append({"code": "records_lost", "detail": lost})
         return reasons
+
+    def notes(self) -> list[dict[str, Any]]:
+        """What else whoever sends events should know: `{code, detail}` each."""
+        notes = []
+        if self._shoal.model is None:
+            detail = "clusters alone decide: no model is loaded"
+            notes.append({"code": "no_model", "detail": detail})
+        if (lost := self._gate.lost or self._shoal.scribe.lost) is not None:
+            notes.append({"code": "records_lost", "detail": lost})
+        return notes
 
 
 def _saved_at(folder: Path) -> float | None:

@@ -102,7 +102,7 @@ def _prepare_forks() -> None:
             os.environ["PYTHONPATH"] = before
 
 
-def _serve(port: int, data: str, said: str) -> None:
+def serve(port: int, data: str, said: str) -> None:
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     run("127.0.0.1", port, "memory", None, "none", "everysec", Path(data), None)
 
@@ -110,11 +110,16 @@ def _serve(port: int, data: str, said: str) -> None:
 class Process:
     """`shoal serve --model none` on a data folder, in a process of its own.
 
-    `serve` is what that process runs: given port, data folder, where stderr goes, and `more`.
+    `serve` is what that process runs: given port, data folder, where stderr goes, and `more`. It is
+    `ready` when it is made, unless that is not asked for.
     """
 
     def __init__(
-        self, data: Path, serve: Callable[..., None] = _serve, more: tuple[object, ...] = ()
+        self,
+        data: Path,
+        serve: Callable[..., None] = serve,
+        more: tuple[object, ...] = (),
+        ready: bool = True,
     ) -> None:
         _prepare_forks()
         with socket.socket() as free:
@@ -125,6 +130,11 @@ class Process:
         args = (port, str(data), str(self._said), *more)
         self.process = _FORKS.Process(target=serve, args=args)
         self.process.start()
+        if ready:
+            self.wait()
+
+    def wait(self) -> None:
+        """Until it is ready."""
         deadline = time.monotonic() + READY_S
         while not self._ready():
             assert self.process.is_alive(), self._said.read_text(errors="replace")
@@ -132,8 +142,14 @@ class Process:
             time.sleep(0.02)
 
     def _ready(self) -> bool:
+        return self._says("/readyz")
+
+    def alive(self) -> bool:
+        return self._says("/healthz")
+
+    def _says(self, path: str) -> bool:
         try:
-            return self.client.get("/readyz").status_code == 200
+            return self.client.get(path).status_code == 200
         except httpx.TransportError:
             return False
 

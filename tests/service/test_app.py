@@ -478,6 +478,17 @@ def test_a_canary_labels_the_account_it_surfaces_on(api: httpx.Client) -> None:
     assert api.get("/v1/accounts/bystander").json()["labels"] == []
 
 
+def test_a_canary_of_another_instance(start: Start) -> None:
+    with live(shoal := start()) as api:
+        # as another one would, over the same records
+        mark = shoal.canary_mark("marked")
+        shoal.records.add_canary(mark, "station")
+        problem(api.post("/v1/canaries", json={"prompt_id": "marked", "station": "again"}), 409)
+        shoal.mend()
+        post(api, [msgspec.json.encode(one(1, "a1", "request", status=200, prompt_id="marked"))])
+        assert [x["source"] for x in api.get("/v1/accounts/a1").json()["labels"]] == ["canary"]
+
+
 def test_a_canary_survives_a_restart(start: Start) -> None:
     with live(start()) as api:
         api.post("/v1/canaries", json={"prompt_id": "marked", "station": "s"}).raise_for_status()

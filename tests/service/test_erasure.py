@@ -1,19 +1,22 @@
 """Erasure, and its proof: nothing of the person is left, and the audit says so without a name."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import redis
 from served import Start, a_ring, one
 
 from features.event import decode
+from service import lease
 from service.erasure import digest_of_log
 from service.intake import read_body
 from service.records import Decision, Label, Records
-from service.shoal import Shoal
+from service.shoal import BEGUN, Shoal, Unavailable
 
 ALICE = "acct_alice_7f3a"
 OWN = {  # what nobody else has
@@ -57,7 +60,7 @@ def test_no_file_holds_the_person_or_what_only_she_had(start: Start, tmp_path: P
     records.add_decisions([acted("e3", ALICE), acted("e4", "ring1")])
     shoal.snapshot()
     assert holding(tmp_path, ALICE.encode())  # or the search below would show nothing
-    before = digest_of_log(shoal.history.read())
+    before, _ = digest_of_log(shoal.history.read())
     proof = shoal.erase(ALICE, by="ann")
     assert proof is not None
     # while it still runs: nothing waits for an end that may not come
@@ -69,7 +72,7 @@ def test_no_file_holds_the_person_or_what_only_she_had(start: Start, tmp_path: P
     logged = b"".join(b for e in shoal.log.read() for b in [*e.events, e.answers, e.body])
     assert not any(t.encode() in logged for t in (ALICE, *own))
 
-    assert (proof.log_before, proof.log_after) == (before, digest_of_log(shoal.history.read()))
+    assert (proof.log_before, proof.log_after) == (before, digest_of_log(shoal.history.read())[0])
     assert proof.log_before.events - proof.log_after.events == proof.events == 1
     assert proof.state_before != proof.state_after
     assert proof.snapshots == 1
@@ -77,7 +80,9 @@ def test_no_file_holds_the_person_or_what_only_she_had(start: Start, tmp_path: P
         "labels": 2, "decisions": 3, "canary_hits": 0, "deliveries": 1, "cases": 1, "case_notes": 1
     }  # fmt: skip
     row = records.list_audit(limit=500)[-1]
-    assert (row.actor, row.action, row.subject) == ("ann", "erase", "an account")
+    began = records.list_audit(limit=500)[-2]
+    assert [(r.actor, r.action) for r in (began, row)] == [("ann", BEGUN), ("ann", "erase")]
+    assert row.subject == began.subject
     assert row.body["log_after"]["sha256"] == proof.log_after.sha256
     assert ALICE not in str(records.list_audit(limit=500))
     records.verify_audit()
@@ -85,6 +90,53 @@ def test_no_file_holds_the_person_or_what_only_she_had(start: Start, tmp_path: P
     assert records.get_case(case.id).body == {"members": ["ring1"], "evidence": []}
     (other,) = (d for d in records.decisions_of("ring1") if d.event_id == "e2")
     assert other.reasons == [{"code": "C", "evidence": ["ring2"]}]
+
+
+def test_one_that_was_cut_off_is_ended_by_asking_again(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the account may be left to be found then, and still there is a proof."""
+    shoal = start()
+    feed(shoal, [*a_ring(), of_alice(0)])
+    shoal.records.add_labels([Label("abusive", "analyst", 1, account_id=ALICE)])
+
+    def cut(*_: object) -> None:
+        raise redis.ConnectionError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shoal.log, "append_control", cut)  # after the last of her events went
+        with pytest.raises(Unavailable):
+            shoal.erase(ALICE, by="ann")
+    assert not any(ALICE.encode() in b for e in shoal.history.read() for b in e.events)
+    shoal.close()
+    shoal = start()
+    proof = shoal.erase(ALICE, by="bob")
+    assert proof is not None
+    assert (proof.resumed, proof.events, sum(proof.records.values())) == (True, 0, 0)
+    rows = [r for r in shoal.records.list_audit(limit=500) if r.subject.startswith("account ")]
+    assert [(r.actor, r.action) for r in rows] == [
+        ("ann", BEGUN), ("bob", BEGUN), ("bob", "erase")
+    ]  # fmt: skip
+    assert len({r.subject for r in rows}) == 1
+    assert holding(tmp_path, ALICE.encode()) == []
+    assert shoal.erase(ALICE) is None
+
+
+def test_a_long_one_keeps_the_lease(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "LEASE_S", 0.2)
+    shoal = start()
+    feed(shoal, [*a_ring(), of_alice(0)])
+    standby = start(standby=True)
+    rewrite = shoal.log.rewrite
+
+    def slow(drop: Callable[[bytes], bool]) -> int:
+        time.sleep(5 * lease.LEASE_S)
+        return rewrite(drop)
+
+    monkeypatch.setattr(shoal.log, "rewrite", slow)
+    assert shoal.erase(ALICE) is not None
+    assert (shoal.standby, standby.standby) == (False, True)
+    feed(shoal, [of_alice(1)])
 
 
 def test_an_account_that_is_not_there(start: Start) -> None:

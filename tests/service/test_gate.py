@@ -1,6 +1,8 @@
 """Who may come in, and how fast."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import gate as g
+from service.database import RecordsError
 from service.gate import BURST_S, Bucket, Caller, Gate
 from service.problem import Problem
 from service.records import Records
@@ -109,7 +112,7 @@ def test_a_revoked_key_ends_at_once_where_it_was_revoked(records: Records) -> No
     for one in (gate, elsewhere):
         assert one.admit(secret).name == "ann"
     records.revoke_key(id)
-    gate.forget()
+    gate.revoked(id)
     with pytest.raises(Problem):
         gate.admit(secret)
     assert elsewhere.admit(secret).name == "ann"
@@ -135,8 +138,10 @@ def test_guesses_cost_few_looks(records: Records, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(Problem):
             gate.admit(f"Bearer shoal_{n:016x}_guess")
     assert len(counted) == g.GUESSES
-    assert gate.known("Bearer shoal_other_guess")
-    assert gate.known(secret)
+    with pytest.raises(Problem):  # from memory
+        gate.recall("Bearer shoal_other_guess")
+    assert gate.recall(secret) == gate.admit(secret)
+    assert len(counted) == g.GUESSES
 
 
 def test_wrong_secrets_of_a_key_are_remembered_and_bounded(
@@ -154,3 +159,62 @@ def test_wrong_secrets_of_a_key_are_remembered_and_bounded(
         gate.admit(f"{secret}199")
     assert not counted
     assert gate.admit(secret).name == "bob"
+
+
+def test_who_was_let_in_stays_so_while_the_records_are_gone(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    secret = f"Bearer {records.create_key('ann', ['read'])}"
+    gate = Gate(records, clock)
+    ann = gate.admit(secret)
+    with monkeypatch.context() as patch:
+
+        def gone() -> None:
+            raise RecordsError("gone")
+
+        patch.setattr(records, "list_keys", gone)
+        for _ in range(int(g.STALE_S) - 1):
+            clock.now += 1
+            assert not gate.fresh
+            gate.look()
+            assert (gate.recall(secret), gate.lost) == (ann, "gone")
+        with pytest.raises(Problem):
+            gate.admit("Bearer shoal_other_guess")
+        clock.now += 1
+        with pytest.raises(RecordsError):
+            gate.look()
+        assert not gate.fresh
+        with pytest.raises(RecordsError):
+            gate.admit(secret)
+    gate.look()
+    assert (gate.recall(secret), gate.lost) == (ann, None)
+
+
+def test_nobody_waits_for_records_that_hang(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    secret = f"Bearer {records.create_key('ann', ['read'])}"
+    gate = Gate(records, clock)
+    ann = gate.admit(secret)
+    asked, go = threading.Event(), threading.Event()
+    list_keys = records.list_keys
+
+    def hang() -> object:
+        asked.set()
+        assert go.wait(20)
+        return list_keys()
+
+    monkeypatch.setattr(records, "list_keys", hang)
+    with ThreadPoolExecutor(1) as aside:
+        look = aside.submit(gate.look)
+        assert asked.wait(20)
+        clock.now += g.STALE_S - 1
+        assert gate.fresh
+        assert gate.recall(secret) is ann
+        clock.now += 1
+        assert not gate.fresh
+        go.set()
+        look.result()
+    assert gate.fresh

@@ -128,3 +128,32 @@ def test_the_next_head_may_wait_for_an_answer_and_not_for_ever(
             raw.sendall(b"a" * (2 * head.HEAD_MAX))
             read_on(raw)
     assert api.get("/readyz").status_code == 200
+
+
+def test_who_does_not_read_his_answer_is_cut_off(
+    api: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head, "UNREAD_S", 0.2)
+    lines = b"\n".join([b"{}"] * 100_000)  # each is answered with why it is no event
+    head_of = POST.replace(b"json", b"x-ndjson").removesuffix(b"\r\n")
+    ask = head_of + b"\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(lines) + lines
+    where = (api.base_url.host, api.base_url.port or 0)
+
+    def told(first_s: float, every_s: float) -> int:
+        """How much is read by who waits so long at first, and then before each piece."""
+        size = 0
+        with (
+            socket.create_connection(where, timeout=20) as raw,
+            contextlib.suppress(ConnectionError),
+        ):
+            raw.sendall(ask)
+            size = len(raw.recv(1 << 16))
+            time.sleep(first_s)
+            while piece := raw.recv(1 << 19):
+                size += len(piece)
+                time.sleep(every_s)
+        return size
+
+    whole = told(0, 0.02)  # slow, but he reads
+    assert whole > 100_000 * len('{"status":"rejected"}')
+    assert told(2, 0) < whole

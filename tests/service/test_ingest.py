@@ -16,7 +16,7 @@ from features.event import AnyEvent, convert
 from service import ingest as queue
 from service.ingest import Ingest, Room
 from service.problem import Problem
-from service.shoal import Answer, Unavailable
+from service.shoal import Answer, Taken, Unavailable
 
 
 def events(caller: int, n: int) -> list[AnyEvent]:
@@ -28,17 +28,18 @@ class Engine:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.shared = False
         self.gate = threading.Event()
         self.gate.set()
         self.batches: list[list[str]] = []
         self.problem: Exception | None = None
 
-    def ingest(self, given: list[AnyEvent]) -> list[Answer]:
+    def take_in(self, given: list[AnyEvent], hasty: bool = False) -> Taken:
         assert self.gate.wait(20)
         if self.problem is not None:
             raise self.problem
         self.batches.append([e.event_id for e in given])
-        return [Answer(e.event_id, "new") for e in given]
+        return Taken([Answer(e.event_id, "new") for e in given], [])
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def played(
     """`play` beside a running queue."""
 
     async def main() -> Any:
-        ingest = Ingest(engine, thread, lambda *_: None)  # type: ignore[arg-type]
+        ingest = Ingest(engine, thread, thread, lambda *_: None)  # type: ignore[arg-type]
         running = asyncio.create_task(ingest.run())
         try:
             async with asyncio.timeout(30):
@@ -188,13 +189,14 @@ def test_few_are_folded_on_the_loop_unless_that_is_slow(
     monkeypatch.setattr(queue, "QUICK_S", quick_s)
     engine = Engine()
     here, where = threading.get_ident(), []
-    ingest_of = engine.ingest
+    ingest_of = engine.take_in
 
-    def noted(given: list[AnyEvent]) -> list[Answer]:
+    def noted(given: list[AnyEvent], hasty: bool = False) -> Taken:
         where.append(threading.get_ident() == here)
+        assert hasty == where[-1]
         return ingest_of(given)
 
-    monkeypatch.setattr(engine, "ingest", noted)
+    monkeypatch.setattr(engine, "take_in", noted)
 
     async def play(ingest: Ingest) -> None:
         for n in (1, 1, queue.FEW + 1, 1):

@@ -107,4 +107,4 @@ def test_a_folder_that_nobody_serves_is_said(tmp_path: Path) -> None:
     from service.valkey import server_of
 
     with pytest.raises(ValkeyError, match="no service has ever run"):
-        server_of(tmp_path)
+        server_of(tmp_path, 1.0)

@@ -12,8 +12,10 @@ _ENTRIES = st.lists(
 )
 
 
-@given(_ENTRIES)
-def test_an_event_is_in_the_entry_that_has_it(entries: list[tuple[int, int, int]]) -> None:
+@given(_ENTRIES, st.integers(0, 100))
+def test_an_event_is_in_the_entry_that_has_it(
+    entries: list[tuple[int, int, int]], since: int
+) -> None:
     told, held = Ordinals(), []
     for n, ms, seq in entries:
         told.add(len(held), f"{ms}-{seq}")
@@ -23,6 +25,11 @@ def test_an_event_is_in_the_entry_that_has_it(entries: list[tuple[int, int, int]
     assert told.last == (held[-1][0] if held else NOTHING)
     assert len(told) == len(entries)
 
+    if held:
+        told.drop_before(since := min(since, len(held) - 1))
+        assert [told.of(i) for i in range(since, len(held))] == held[since:]
+        assert told.of(since - held[since][1] - 1) is None  # of the entry before
+        entries = entries[len(entries) - len(told) :]
     arrays = told.save()
     assert all(a.dtype == np.int64 for a in arrays.values())
     np.testing.assert_equal(Ordinals.load(dict(arrays), {}).save(), arrays)

@@ -348,6 +348,7 @@ def test_a_service_goes_on_as_if_nothing_had_happened(
             )
         ],
     )
+    assert shoal.scribe.flush(10)
     assert shoal.records.label_history(account_id="caught")[0].source == "canary"
     shoal.records.verify_audit()
     actions = [r.action for r in shoal.records.list_audit() if r.subject == "identity key"]

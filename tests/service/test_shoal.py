@@ -1,3 +1,4 @@
+import json
 import os
 import random
 import shutil
@@ -5,31 +6,34 @@ import signal
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
-from served import START, Process, Start, a_ring, live, one, post
+from served import READY_S, START, Process, Start, a_ring, live, one, post, serve
 
 from detector.engine import Engine
 from detector.model import Model
 from detector.policy import read_policy
 from features.catalog import Catalog
 from features.event import AnyEvent, decode, encode, milliseconds
+from features.feature import HOUR
 from features.identity import Secret
 from features.rows import Names
 from features.window import NEW
 from service.folder import Folder
-from service.log import EventLog
+from service.log import EventLog, Fenced
 from service.parity import parity
-from service.shoal import CHUNK, Answer, Shoal, Unavailable
+from service.shoal import CHUNK, HASTY_S, Answer, Shoal, Unavailable
 from service.snapshot import load_latest, save
 from service.valkey import EmbeddedValkey
 from tests.features.mortal import Killed, Mortal, die
@@ -225,6 +229,106 @@ def test_parity_of_an_empty_service(start: Start) -> None:
     assert (told.events, told.vectors, told.differing) == (0, 0, 0)
 
 
+def test_what_fails_between_fold_and_log_leaves_no_state_ahead_of_the_log(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shoal = start()
+    feed(shoal, a_ring())
+    window = shoal.engine.window
+    whole = window.fold
+
+    def out_of_memory(rows: Any) -> Any:
+        whole(rows)
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(window, "fold", out_of_memory)
+        with pytest.raises(MemoryError):
+            feed(shoal, [msgspec.json.encode(one(900, "ring1"))])
+    assert shoal.fault is not None
+    with pytest.raises(Unavailable, match="MemoryError"):
+        feed(shoal, a_ring())
+    shoal.mend()
+    assert shoal.fault is None
+    (told,) = feed(shoal, [msgspec.json.encode(one(900, "ring1"))])
+    assert told.status == "new"
+    fresh, _ = fold(shoal.log, shoal.secret, shoal.engine.catalog)
+    assert shoal.engine.ledger == fresh.ledger
+
+
+def test_an_append_that_was_given_up_cannot_come_after_the_state_was_rebuilt(start: Start) -> None:
+    shoal = start()
+    feed(shoal, a_ring())
+    given_up = EventLog(shoal.client)
+    given_up.token = shoal.log.token
+    shoal._lose(redis.TimeoutError("paused"))
+    shoal.mend()
+    with pytest.raises(Fenced):
+        given_up.append([msgspec.json.encode(one(900))], b"[]")
+    assert feed(shoal, [msgspec.json.encode(one(901))])[0].status == "new"
+
+
+def test_a_service_answers_while_it_starts_and_while_its_log_hangs(tmp_path: Path) -> None:
+    data, go = tmp_path / "data", tmp_path / "go"
+    with Process(data) as service:
+        post(service.client, a_ring())
+    with Process(data, _serve_slowly, (str(go),), ready=False) as service:
+        deadline = time.monotonic() + READY_S
+        while not service.alive():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        told = service.client.get("/readyz")
+        assert (told.status_code, told.json()["reasons"][0]["code"]) == (503, "starting")
+        assert service.client.post("/v1/events", json=one(900)).status_code == 503
+        assert service.client.get("/metrics").status_code == 200
+        go.touch()
+        service.wait()
+        assert service.client.get("/v1/accounts/ring1").json()["events"] == 3
+
+        for n in range(3):  # the next is folded on the event loop
+            service.client.post("/v1/events", json=one(900 + n)).raise_for_status()
+        server = json.loads((data / "valkey" / "lock").read_text())["valkey_pid"]
+        os.kill(server, signal.SIGSTOP)
+        try:
+            with ThreadPoolExecutor(1) as aside:
+                asked = aside.submit(
+                    httpx.post, f"{service.client.base_url}/v1/events", json=one(910), timeout=60
+                )
+                time.sleep(2 * HASTY_S + 0.5)
+                began = time.monotonic()
+                assert service.client.get("/healthz").status_code == 200
+                assert time.monotonic() - began < 1
+                assert service.client.get("/readyz").status_code == 503
+                assert asked.result().status_code == 503
+        finally:
+            os.kill(server, signal.SIGCONT)
+        service.wait()
+        answer = service.client.post("/v1/events", json=one(910)).json()
+        assert answer["status"] in ("new", "duplicate")  # the log may have taken it after all
+        assert answer["decision"] is not None
+
+
+def _serve_slowly(port: int, data: str, said: str, go: str) -> None:
+    start = Shoal.start
+
+    def slow(shoal: Shoal) -> None:
+        while not Path(go).exists():
+            time.sleep(0.01)
+        start(shoal)
+
+    Shoal.start = slow  # type: ignore[method-assign]
+    serve(port, data, said)
+
+
+def test_a_start_that_fails_ends_the_service(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "valkey").mkdir(parents=True)
+    (data / "valkey" / "foreign").touch()
+    with Process(data, ready=False) as service:
+        assert service.ended() != 0
+    assert "was not made by Shoal" in (tmp_path / "data.stderr").read_text()
+
+
 # --- idempotency
 
 
@@ -263,6 +367,50 @@ def test_the_same_event_gets_its_first_answer_for_good(
     shoal.fault = "killed"
     shoal.close()
     again(start(model))
+
+
+def test_duplicates_out_of_the_archive_keep_nobody_waiting(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their first answers are read without the lock, a file once, and none of a damaged one."""
+    shoal = start()
+    first = feed(shoal, a_ring())
+    for _ in range(2):
+        shoal.snapshot()
+    shoal.history.archive(shoal.entries.last)
+    shoal.history.trim(shoal.entries.last)
+    assert shoal.log.length() == 0
+    reads, read_table = [], pq.read_table
+
+    def free(path: Path, **more: Any) -> Any:
+        with ThreadPoolExecutor(1) as other:  # the lock is nobody's
+            assert other.submit(shoal.lock.acquire, timeout=5).result()
+            other.submit(shoal.lock.release).result()
+        reads.append(path)
+        return read_table(path, **more)
+
+    monkeypatch.setattr(pq, "read_table", free)
+    told = feed(shoal, a_ring())
+    assert [(a.status, a.decision) for a in told] == [("duplicate", a.decision) for a in first]
+    (path,) = reads
+    path.write_bytes(path.read_bytes()[:-20])
+    told = feed(shoal, [*a_ring(), msgspec.json.encode(one(900))])
+    assert [(a.status, a.decision) for a in told[:-1]] == [("duplicate", None)] * len(first)
+    assert told[-1].status == "new"
+    assert shoal.fault is None
+
+
+def test_where_an_event_is_in_the_log_is_forgotten_with_its_id(start: Start) -> None:
+    shoal = start()
+    for n in range(40):
+        feed(shoal, [msgspec.json.encode(one(n, occurred_at=START + n * 12 * HOUR))])
+    told = feed(shoal, [msgspec.json.encode(one(n, occurred_at=START)) for n in range(40)])
+    known = [a.status == "duplicate" for a in told]
+    assert (len(shoal.entries), known.index(True) > 10) == (41, True)
+    shoal.snapshot()
+    assert len(shoal.entries) == 41 - known.index(True)
+    again = feed(shoal, [msgspec.json.encode(one(39, occurred_at=START + 39 * 12 * HOUR))])
+    assert again[0].decision == told[39].decision is not None
 
 
 def test_duplicates_inside_one_batch(start: Start) -> None:
