@@ -56,6 +56,7 @@ NOTHING = "0-0"
 # Entries fetched at a time: of 256 events each, about 2 MB.
 CHUNK_ENTRIES = 64
 ZSTD_LEVEL = 1
+ENTRY_BYTES = 100  # of an entry beside its frame, about
 REWRITE_S = 60.0  # the longest that the rewriting of Valkey's file is waited for
 REPLICA_MS_MAX = 1000  # how long an append on a cluster waits for a replica
 
@@ -161,6 +162,7 @@ class EventLog:
         self._identity = f"{stream}:identity"
         self._written = f"{stream}:written"
         self.token: int | None = None  # of the one writer; None where anybody may append
+        self.appended = 0  # bytes of events and answers that we have put into the server's memory
 
     def append(self, payloads: Sequence[bytes], answers: bytes, hasty: bool = False) -> str:
         """Append a batch and the answers given to it; returns the entry's id.
@@ -171,7 +173,10 @@ class EventLog:
         """
         if not payloads:
             raise ValueError("an entry holds at least one event")
-        return self._add(encode_events(payloads, answers), self._hasty if hasty else self._client)
+        fields = encode_events(payloads, answers)
+        id = self._add(fields, self._hasty if hasty else self._client)
+        self.appended += len(cast(bytes, fields[b"z"])) + ENTRY_BYTES
+        return id
 
     def append_to_fold(
         self, payloads: Sequence[bytes], event_ids: Sequence[str], done: Sequence[str]

@@ -229,6 +229,26 @@ def test_parity_of_an_empty_service(start: Start) -> None:
     assert (told.events, told.vectors, told.differing) == (0, 0, 0)
 
 
+def test_a_snapshot_is_due_before_the_hot_log_fills_the_memory(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.shoal.SNAPSHOT_BYTES", 20_000)
+    shoal = start()
+    fed, due = [], []
+    for n in range(200):
+        feed(shoal, [msgspec.json.encode(one(n, f"a{n}"))])
+        fed.append(shoal.client.memory_usage("{shoal:log}"))
+        if shoal.snapshot_due():
+            due.append(n)
+            size = shoal.snapshot().stat().st_size
+            monkeypatch.setattr(
+                "service.shoal.SNAPSHOT_BYTES", 0
+            )  # the snapshot's size then counts
+            assert shoal._save_at - shoal.log.appended == max(20_000, size // 2)
+    assert len(due) == 1
+    assert 10_000 < fed[due[0]] < 40_000
+
+
 def test_what_fails_between_fold_and_log_leaves_no_state_ahead_of_the_log(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
