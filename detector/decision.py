@@ -45,7 +45,7 @@ RISK = {
 def explain(head: Head, vector: F64, catalog: Catalog) -> list[Reason]:
     """The features that raised this score most, each in its own sentence."""
     told = head.contributions(vector)
-    sentences = {f.name: f for f in catalog.features}
+    sentences = dict(zip(catalog.names, catalog.features, strict=True))
     reasons = []
     for column in np.argsort(-told, kind="stable")[:REASONS]:
         impact = round(float(told[column]), 4)
