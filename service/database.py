@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModu
 
 from service.tables import metadata, schema_version
 
-HEAD = "0003"  # the newest of service/migrations/versions
+HEAD = "0004"  # the newest of service/migrations/versions
 BUSY_TIMEOUT_MS = 10_000
 _UPGRADING = threading.Lock()  # Alembic runs one upgrade a process at a time
 _OPENING = 0x5348_4F41_4C  # "SHOAL": the advisory lock of whoever prepares the schema
