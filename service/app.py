@@ -214,6 +214,8 @@ def create_app(shoal: Shoal, rate: float = RATE, webhook_allow: Sequence[Network
                     continue
             except RecordsError as problem:
                 _log.error("webhooks cannot be told", why=str(problem))
+            except Exception:  # of this round; the next may go well
+                _log.exception("a round of the courier failed")
             await asyncio.sleep(COURIER_EVERY_S)
 
     async def know() -> None:

@@ -1,11 +1,12 @@
 """The cold log: the older part of the log as zstd Parquet, a folder a day, and the log as a whole.
 
-    cold/2026-03-02/1772409600123-0_1772413200456-3.parquet
+    cold/2026-03-02/1772409600123-00000000000000000000_1772413200456-00000000000000000003.parquet
 
-A file is named by the first and the last entry in it, lies under the day (UTC) in which its entries
-were appended, and is never appended to: sorted by name, the files are the log in its order. It is an
-archive of events like any other (features/archive.py), so that `--events cold` trains, evaluates and
-replays, with three columns that are the log's own:
+A file is named by the first and the last entry in it, lies under the day (UTC) of their ids, and is
+never appended to. Sorted by these ids, the files are the log in its order; so they are sorted by name,
+but for names with a shorter sequence, as they were given before. It is an archive of events like any
+other (features/archive.py), so that `--events cold` trains, evaluates and replays, with three columns
+that are the log's own:
 
     log.entry    the id of the entry that held the event
     log.answer   the answer it was given, as JSON; null where the log keeps none
@@ -84,13 +85,12 @@ class ColdLog:
         self.folder = folder
 
     def files(self) -> list[Path]:
-        """In the order of the log."""
-        return sorted(self.folder.glob("[0-9]*/[0-9]*.parquet"))
+        """In the order of the log, whatever folder they lie in."""
+        return sorted(self.folder.glob("[0-9]*/[0-9]*.parquet"), key=_span)
 
     def last_id(self) -> str:
         """The last entry that is archived; "0-0" if there is none."""
-        files = self.files()
-        return _range(files[-1])[1] if files else NOTHING
+        return max(map(_last, self.files()), key=parse_id, default=NOTHING)
 
     def read(self, after: str = NOTHING, files: Sequence[Path] | None = None) -> Iterator[Entry]:
         """Entries after the id, in order, of all files or of these.
@@ -102,7 +102,7 @@ class ColdLog:
         """
         position = parse_id(after)
         for path in self.files() if files is None else files:
-            if parse_id(_range(path)[1]) > position:
+            if _span(path)[1] > position:
                 for entry in _entries(path):
                     if parse_id(entry.id) > position:
                         yield entry
@@ -114,7 +114,7 @@ class ColdLog:
             LogCorrupted: a file cannot be read.
         """
         for path in self.files() if ids else ():
-            first, last = map(parse_id, _range(path))
+            first, last = _span(path)
             within = [id for id in ids if first <= parse_id(id) <= last]
             if within:
                 try:
@@ -218,10 +218,10 @@ class History:
         position = after
         while True:
             for path in self.cold.files():
-                if parse_id(_range(path)[1]) > parse_id(position):
+                if _span(path)[1] > parse_id(position):
                     yield from self.cold.read(position, [path])
                     # not that of the last row: an erasure may have emptied the entry
-                    position = _range(path)[1]
+                    position = _last(path)
             try:
                 for entry in self.hot.read(position, gapless=True):
                     position = entry.id
@@ -416,15 +416,24 @@ def _day(entry: Entry) -> str:
 
 
 def _padded_id(id: str) -> str:
-    """An id whose order as text is that of the log."""
+    """An id whose order as text is that of the log, until the year 2286.
+
+    A sequence may have all the digits of 64 bits: while the clock is behind, Valkey counts it up.
+    """
     milliseconds, sequence = parse_id(id)
-    return f"{milliseconds:013d}-{sequence:06d}"
+    return f"{milliseconds:013d}-{sequence:020d}"
 
 
-def _range(path: Path) -> tuple[str, str]:
-    """The first and the last entry of a file."""
-    first, last = (parse_id(id) for id in path.stem.split("_"))
-    return f"{first[0]}-{first[1]}", f"{last[0]}-{last[1]}"
+def _span(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The first and the last entry of a file, parsed."""
+    first, last = path.stem.split("_")
+    return parse_id(first), parse_id(last)
+
+
+def _last(path: Path) -> str:
+    """The last entry of a file, as the log writes its id."""
+    milliseconds, sequence = _span(path)[1]
+    return f"{milliseconds}-{sequence}"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,14 @@ Any 2xx is delivered. Anything else is tried again after 5 s, 10 s, 20 s, … (h
 most, so that a receiver that comes back is not met by everybody at once), ATTEMPTS times in about
 three hours; then it is a dead letter.
 
+No receiver is waited for on another's account. A webhook has AT_ONCE attempts under way at the most,
+and a round waits for the first that ends. After a failure its other messages are held back as well,
+for 5 s, 10 s, … up to a minute each time it fails on end, and then one is tried. They are not
+counted as attempted, and wait for three days. Webhooks that failed last share half of the threads:
+however many hang, those that answer have the other half. When more than THREADS / AT_ONCE begin to
+hang in the same moment, the others wait for one deadline, and no more once it is known. Who fails is
+known to this process only: another, or the next, finds out with AT_ONCE attempts.
+
 Whoever may set a webhook could make us knock on doors of our own network. So the host is resolved
 once, every address it has must be public (or in a network that the operator allowed), and the
 connection goes to the address that was looked at: a name that changes its mind in between changes
@@ -31,22 +39,27 @@ import random
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import structlog
 
+from service.database import RecordsError
 from service.outbox import Due
 from service.records import Records
 
 ATTEMPTS = 12
 FIRST_RETRY_MS = 5_000
 LEASE_MS = 60_000  # who takes a message has as long; then another may
-ROUND = 64  # messages taken at once
-THREADS = 8
+PAUSE_MAX_MS = 60_000  # how long a receiver that is back waits for us at the most
+THREADS = 64  # they do little but wait
+AT_ONCE = 4  # attempts to one webhook
+ROUND_S = 1.0  # a round looks for what has become due meanwhile after this time
 DEADLINE_S = 10.0  # for all of one attempt
+PRUNE_EVERY_MS = 600_000  # and not before: after a time off, receivers have a chance first
 URL_MAX = 2048
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -70,6 +83,14 @@ class Target:
     port: int
     path: str
     address: str
+
+
+@dataclass(slots=True)
+class Failing:
+    """A webhook whose last attempt failed: how often on end, and until when it is left alone."""
+
+    failures: int = 0
+    until: int = 0
 
 
 def secret_of(key: bytes, webhook_id: str) -> str:
@@ -140,7 +161,7 @@ def _public(address: Address) -> bool:
 
 
 class Courier:
-    """Delivers what is due, a round at a time.
+    """Delivers what is due, a round at a time; on one thread, with others for the attempts.
 
     Args:
         key: of the data folder, from which every webhook's secret is derived.
@@ -164,6 +185,9 @@ class Courier:
         self._dice = dice or random.SystemRandom()
         self._context = context or ssl.create_default_context()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="webhook")
+        self._under_way: dict[Future[str | None], Due] = {}
+        self._failing: dict[str, Failing] = {}
+        self._prune_at = clock() + PRUNE_EVERY_MS
 
     def secret(self, webhook_id: str) -> str:
         return secret_of(self._key, webhook_id)
@@ -173,29 +197,72 @@ class Courier:
         return target_of(url, self._allowed, self._resolve).host
 
     def round(self) -> int:
-        """Attempt what is due, at most ROUND messages; returns how many that were."""
-        due = self._records.take_deliveries(self._clock() + LEASE_MS, ROUND)
-        told = list(self._threads.map(self._attempt, due))
-        self._records.settle_deliveries(
-            [message.id for message, error in zip(due, told, strict=True) if error is None],
-            {
-                message.id: (error, self._next(message.attempts))
-                for message, error in zip(due, told, strict=True)
-                if error is not None
-            },
-        )
-        return len(due)
+        """Begin what is due and has room, wait for the first attempt that ends, and write down how
+        those went that have; returns how many.
+        """
+        limits = self._room(self._records.webhooks_due())
+        for message in self._records.take_deliveries(self._clock() + LEASE_MS, limits):
+            self._under_way[self._threads.submit(self._attempt, message)] = message
+        ended, _ = wait(self._under_way, ROUND_S, FIRST_COMPLETED)
+        self._settle(ended)
+        self._prune()
+        return len(ended)
 
     def close(self) -> None:
-        """Wait for the attempts under way; what they were for is due again when its lease ends."""
-        self._threads.shutdown(cancel_futures=True)
+        """Wait for the attempts under way, and write down how they went."""
+        self._threads.shutdown()
+        try:
+            self._settle(list(self._under_way))
+        except RecordsError as problem:  # they are due again when their lease ends
+            _log.error("webhooks may be told twice", why=str(problem))
+
+    def _room(self, due: Sequence[str]) -> Counter[str]:
+        """How many more attempts each of these webhooks may have now."""
+        now, failing = self._clock(), self._failing
+        busy = Counter(message.webhook_id for message in self._under_way.values())
+        ill = [id for id in due if id in failing and failing[id].until <= now and not busy[id]]
+        ill.sort(key=lambda id: failing[id].until)
+        well = [id for n in range(AT_ONCE) for id in due if id not in failing and busy[id] <= n]
+        probes = THREADS // 2 - sum(busy[id] for id in failing)
+        return Counter((ill[: max(probes, 0)] + well)[: THREADS - len(self._under_way)])
+
+    def _settle(self, ended: Collection[Future[str | None]]) -> None:
+        told: list[int] = []
+        failed: dict[int, tuple[str, int | None]] = {}
+        for attempt in ended:
+            message, error = self._under_way.pop(attempt), attempt.result()
+            if error is None:
+                told.append(message.id)
+                self._failing.pop(message.webhook_id, None)
+            else:
+                failed[message.id] = error, self._next(message.attempts)
+                self._hold_back(message.webhook_id)
+        self._records.settle_deliveries(told, failed)
+
+    def _hold_back(self, webhook_id: str) -> None:
+        known = self._failing.setdefault(webhook_id, Failing())
+        if known.until <= self._clock():  # those that began together failed once
+            known.failures += 1
+            known.until = self._clock() + min(self._pause(known.failures), PAUSE_MAX_MS)
 
     def _next(self, attempts: int) -> int | None:
         """When a message is due again after so many attempts; None: never."""
-        if attempts >= ATTEMPTS:
-            return None
-        wait = FIRST_RETRY_MS * 2 ** (attempts - 1)
-        return self._clock() + int(wait * self._dice.uniform(0.5, 1.0))
+        return self._clock() + self._pause(attempts) if attempts < ATTEMPTS else None
+
+    def _pause(self, failures: int) -> int:
+        longest = FIRST_RETRY_MS * 2 ** (min(failures, ATTEMPTS) - 1)
+        return int(longest * self._dice.uniform(0.5, 1.0))
+
+    def _prune(self) -> None:
+        """Now and then, and then in every round until there is nothing more."""
+        now = self._clock()
+        if now >= self._prune_at:
+            held_back = [id for id, known in self._failing.items() if known.until > now]
+            given_up, dropped = self._records.prune_deliveries(held_back)
+            if given_up or dropped:
+                _log.warning("webhook messages are not kept", given_up=given_up, dropped=dropped)
+            else:
+                self._prune_at = now + PRUNE_EVERY_MS
 
     def _attempt(self, message: Due) -> str | None:
         """Deliver; what went wrong, in words without the URL, which may hold a secret."""

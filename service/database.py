@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModu
 
 from service.tables import metadata, schema_version
 
-HEAD = "0003"  # the newest of service/migrations/versions
+HEAD = "0004"  # the newest of service/migrations/versions
 BUSY_TIMEOUT_MS = 10_000
 # a server that is gone or stuck is told from a slow one after this
 CONNECT_S, STATEMENT_MS = 5, 10_000

@@ -3,7 +3,8 @@
 A message is written in the transaction of what it tells, a row for each webhook that asked for its
 kind: what happened is told at least once, and what did not happen never. A courier
 (service/courier.py) takes what is due, and says how it went: a delivered row goes, a failed one is
-due again later, one that failed too often stays as a dead letter until somebody looks.
+due again later, one that failed too often stays as a dead letter until somebody looks, or nobody did
+for long.
 
 A message holds what a receiver needs to look the rest up with his own key. Those that speak of one
 account carry its id, so that erasure finds what was not sent yet.
@@ -11,17 +12,21 @@ account carry its id, so that erasure finds what was not sent yet.
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, update
 
 from service.tables import deliveries, webhooks
 
 Event = Literal["decision", "case.opened", "case.updated", "case.closed"]
 
 DEAD_LETTERS_SHOWN = 100
+WAITS_MS = 3 * 86_400_000  # a weekend: how long a message may be due to a receiver that fails
+DEAD_MS = 30 * 86_400_000  # dead letters are kept as long, for whoever was on holiday,
+DEAD_MAX = 10_000  # and as many a webhook: with 1 kB each, its share of a small disk is 10 MB
+PRUNED = 1_000  # rows changed by one statement: others wait for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,25 +157,38 @@ def revive(connection: Connection, id: str, now: int) -> int:
     ).rowcount
 
 
-def any_due(connection: Connection, now: int) -> bool:
-    """Whether a message is due."""
-    due = select(deliveries.c.id).where(deliveries.c.due_at <= now).limit(1)
-    return connection.scalar(due) is not None
+def webhooks_due(connection: Connection, now: int) -> list[str]:
+    """The webhooks for which a message is due, the longest due first."""
+    oldest = (
+        select(deliveries.c.due_at)
+        .where(deliveries.c.webhook_id == webhooks.c.id, deliveries.c.due_at <= now)
+        .order_by(deliveries.c.due_at)
+        .limit(1)
+        .scalar_subquery()
+    )
+    each = select(webhooks.c.id, oldest.label("since")).subquery()
+    due = select(each.c.id).where(each.c.since.is_not(None)).order_by(each.c.since, each.c.id)
+    return list(connection.scalars(due))
 
 
-def take(connection: Connection, now: int, until: int, limit: int) -> list[Due]:
-    """Messages that are due, oldest first; nobody else is given them before `until`.
+def take(connection: Connection, now: int, until: int, limits: Mapping[str, int]) -> list[Due]:
+    """Messages that are due, as many of each webhook, its oldest first; nobody else is given them
+    before `until`.
 
     An attempt is counted when it begins: a courier that dies in the middle has made one.
     """
-    due = connection.execute(
-        select(deliveries, webhooks.c.url)
-        .join(webhooks, webhooks.c.id == deliveries.c.webhook_id)
-        .where(deliveries.c.due_at <= now)
-        .order_by(deliveries.c.due_at, deliveries.c.id)
-        .limit(limit)
-        .with_for_update(of=deliveries, skip_locked=True)
-    ).all()
+    due = [
+        row
+        for id, limit in limits.items()
+        for row in connection.execute(
+            select(deliveries, webhooks.c.url)
+            .join(webhooks, webhooks.c.id == deliveries.c.webhook_id)
+            .where(deliveries.c.webhook_id == id, deliveries.c.due_at <= now)
+            .order_by(deliveries.c.due_at, deliveries.c.id)
+            .limit(limit)
+            .with_for_update(of=deliveries, skip_locked=True)
+        )
+    ]
     if due:
         connection.execute(
             update(deliveries)
@@ -192,12 +210,47 @@ def failed(connection: Connection, id: int, error: str, due_at: int | None) -> N
     )
 
 
+def give_up(connection: Connection, now: int, failing: Iterable[str]) -> int:
+    """Make dead letters of what was due to these webhooks for too long; returns how many, at most
+    PRUNED a webhook.
+    """
+    return sum(
+        connection.execute(
+            update(deliveries)
+            .where(_some(deliveries.c.webhook_id == id, deliveries.c.due_at <= now - WAITS_MS))
+            .values(due_at=None, error="due for 3 days, while the receiver failed")
+        ).rowcount
+        for id in failing
+    )
+
+
+def prune(connection: Connection, now: int) -> int:
+    """Drop dead letters that are too old or too many; returns how many, at most PRUNED a statement."""
+    dead = deliveries.c.due_at.is_(None)
+    old = delete(deliveries).where(_some(dead, deliveries.c.created_at <= now - DEAD_MS))
+    pruned = connection.execute(old).rowcount
+    for id in connection.scalars(select(webhooks.c.id)).all():
+        its = dead & (deliveries.c.webhook_id == id)
+        newest = select(deliveries.c.id).where(its).order_by(deliveries.c.id.desc())
+        last = connection.scalar(newest.offset(DEAD_MAX).limit(1))
+        if last is not None:
+            many = delete(deliveries).where(_some(its, deliveries.c.id <= last))
+            pruned += connection.execute(many).rowcount
+    return pruned
+
+
 def erase_account(connection: Connection, account_id: str) -> int:
     """Drop what was not sent yet and names an account; returns how many rows."""
     named = deliveries.c.body.contains(json.dumps(account_id), autoescape=True)
     return connection.execute(
         delete(deliveries).where((deliveries.c.account_id == account_id) | named)
     ).rowcount
+
+
+def _some(*which: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether a row is of PRUNED such rows, none of which another service is changing now."""
+    some = select(deliveries.c.id).where(*which).limit(PRUNED).with_for_update(skip_locked=True)
+    return deliveries.c.id.in_(some.correlate(None))
 
 
 def _webhook(row: Row[Any]) -> Webhook:

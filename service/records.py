@@ -15,7 +15,7 @@ import math
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -713,14 +713,17 @@ class Records:
             note("redeliver", f"webhook {id}", {"messages": revived})
         return revived
 
-    def take_deliveries(self, until: int, limit: int) -> list[Due]:
-        """Messages that are due; nobody else is given them before `until`."""
-        now = self._clock()
-        with self._read() as connection:  # most of the time there is none, and no lock to take
-            if not outbox.any_due(connection, now):
-                return []
+    def webhooks_due(self) -> list[str]:
+        """The webhooks for which a message is due, the longest due first. Takes no lock."""
+        with self._read() as connection:
+            return outbox.webhooks_due(connection, self._clock())
+
+    def take_deliveries(self, until: int, limits: Mapping[str, int]) -> list[Due]:
+        """Messages that are due, as many of each webhook; nobody else is given them before `until`."""
+        if not limits:
+            return []
         with self._write() as connection:
-            return outbox.take(connection, now, until, limit)
+            return outbox.take(connection, self._clock(), until, limits)
 
     def settle_deliveries(
         self, told: Sequence[int], failed: Mapping[int, tuple[str, int | None]]
@@ -731,6 +734,14 @@ class Records:
                 outbox.delivered(connection, told)
                 for id, (error, due_at) in failed.items():
                     outbox.failed(connection, id, error, due_at)
+
+    def prune_deliveries(self, failing: Iterable[str]) -> tuple[int, int]:
+        """Give up what these webhooks were not told for too long, and drop dead letters that are too
+        old or too many. Returns how many of each: with any, there may be more.
+        """
+        now = self._clock()
+        with self._write() as connection:
+            return outbox.give_up(connection, now, failing), outbox.prune(connection, now)
 
     # --- audit
 

@@ -205,7 +205,6 @@ deliveries = Table(
         String,
         ForeignKey("webhooks.id", ondelete="CASCADE"),
         nullable=False,
-        index=True,
     ),
     Column("message_id", String, nullable=False),  # one for all who are told, and for every attempt
     Column("event", String, nullable=False),
@@ -215,5 +214,6 @@ deliveries = Table(
     Column("due_at", BigInteger),  # None: given up
     Column("attempts", Integer, nullable=False),
     Column("error", LongWords),
-    Index("deliveries_by_due", "due_at"),
+    Index("deliveries_by_webhook", "webhook_id", "due_at", "id"),
+    Index("deliveries_by_due", "due_at", "created_at"),
 )

@@ -18,7 +18,7 @@ from features.event import AnyEvent, decode, encode
 from features.reader import read_events
 from service import cold as cold_module
 from service.cold import ColdLog, History, archiver
-from service.log import NOTHING, EventLog, LogCorrupted, LogTrimmed, parse_id
+from service.log import NOTHING, Entry, EventLog, LogCorrupted, LogTrimmed, parse_id
 from service.shoal import Shoal
 from service.valkey import EmbeddedValkey
 
@@ -173,6 +173,53 @@ def test_a_hot_log_that_lost_its_end_goes_on_behind_the_archive(
     logged(hot, 1, first=100)
     assert [e for e in history.read() if e.kind == "events"][:4] == whole
     assert hot.length() == 2
+
+
+numbers = st.integers(0, 3) | st.integers(0, 10**7)
+milliseconds = st.integers(0, 3) | st.integers(999_999_999_998, 10_000_000_000_001)
+ids = st.tuples(milliseconds, numbers | st.integers(0, 2**64 - 1)).filter(any)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(ids, min_size=1, max_size=6, unique=True), st.sets(st.integers(0, 5)), st.data())
+def test_files_are_in_the_order_of_the_log_however_wide_their_ids(
+    tmp_path_factory: pytest.TempPathFactory,
+    ids: list[tuple[int, int]],
+    old: set[int],
+    data: st.DataObject,
+) -> None:
+    """Names as an older Shoal gave them among them, and whatever folder they lie in."""
+    cold = ColdLog(tmp_path_factory.mktemp("cold"))
+    entries = [
+        Entry(f"{ms}-{n}", "events", [encode(decode(msgspec.json.encode(one(i, "a"))))], b"[{}]")
+        for i, (ms, n) in enumerate(sorted(ids))
+    ]
+    for entry in entries:
+        assert cold.write([entry]) == 1
+        assert cold.last_id() == entry.id
+    for i, (path, (ms, n)) in enumerate(zip(cold.files(), sorted(ids), strict=True)):
+        day = data.draw(st.sampled_from([path.parent.name, "1970-01-01", "9999-12-31"]))
+        (cold.folder / day).mkdir(exist_ok=True)
+        name = f"{ms:013d}-{n:06d}"
+        path.rename(cold.folder / day / (f"{name}_{name}.parquet" if i in old else path.name))
+    assert list(cold.read()) == entries
+    assert cold.last_id() == entries[-1].id
+    for i, entry in enumerate(entries):
+        assert list(cold.read(entry.id)) == entries[i + 1 :]
+        assert cold.holds(entry.id)
+    assert cold.write(entries) == 0
+
+
+def test_a_new_file_of_the_day_is_named_behind_an_old_one(tmp_path: Path) -> None:
+    """Whoever has only the names, such as `--events cold`, reads them sorted as text."""
+    cold = ColdLog(tmp_path)
+    body = encode(decode(msgspec.json.encode(one(0, "a"))))
+    ids = ["1700000000000-7", "1700000000001-999999", "1700000000001-1000000"]
+    for id in ids:
+        assert cold.write([Entry(id, "events", [body], b"[]")]) == 1
+    first = cold.files()[0]
+    first.rename(first.with_name("1700000000000-000007_1700000000000-000007.parquet"))
+    assert [e.id for p in sorted(tmp_path.rglob("*.parquet")) for e in cold.read(files=[p])] == ids
 
 
 # --- a service over both

@@ -13,7 +13,9 @@ import ssl
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,8 +26,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from served import Start, a_ring, live, post
 
-from service import courier
-from service.courier import ATTEMPTS, FIRST_RETRY_MS, LEASE_MS, BadUrl, Courier, sign, target_of
+from service import courier, outbox
+from service.courier import (
+    AT_ONCE,
+    ATTEMPTS,
+    FIRST_RETRY_MS,
+    LEASE_MS,
+    PRUNE_EVERY_MS,
+    BadUrl,
+    Courier,
+    sign,
+    target_of,
+)
+from service.outbox import DEAD_MS, WAITS_MS
 from service.records import Decision, NotFound, Records
 
 LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
@@ -74,7 +87,10 @@ class receiving:  # noqa: N801 # a context manager
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 128  # of its 5, the sixth of several couriers waits a second
+
+        self.server = Server(("127.0.0.1", 0), Handler)
         if context is not None:
             self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         mine.port = self.server.server_address[1]
@@ -120,6 +136,35 @@ def new_courier(records: Records, clock: Clock) -> Iterator[Couriers]:
         one.close()
 
 
+def drain(carry: Courier) -> int:
+    """Rounds until none ends anything; how many attempts ended."""
+    ended = 0
+    while n := carry.round():
+        ended += n
+    return ended
+
+
+class silent:  # noqa: N801 # a context manager
+    """A receiver that accepts and says nothing, until it goes: its port, and who was asked so far."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __enter__(self) -> "silent":
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def resolve(self, host: str, port: int) -> list[str]:
+        """For a courier: every attempt asks once."""
+        if port == self.port:
+            self.asked.append(host)
+        return ["127.0.0.1"]
+
+
 def acted(n: int, account: str = "acct_1") -> Decision:
     return Decision(f"e{n}", account, n, "review", 0.5, [{"code": "C"}], "m", "p", "k1")
 
@@ -136,8 +181,7 @@ def test_what_happened_is_told_and_signed(
     records.add_decisions([acted(1)])
     records.add_decisions([acted(1)])  # known: nothing happened
     records.open_or_update_case("k1", "review", {"members": ["acct_1"], "size": 1, "score": 0.9})
-    assert carry.round() == 2
-    assert carry.round() == 0
+    assert drain(carry) == 2
     bodies = [json.loads(body) for _, body in receiver.got]
     by_type = {body["type"]: body for body in bodies}
     assert by_type["decision"]["data"]["event_id"] == "e1"
@@ -167,8 +211,7 @@ def test_a_case_is_news_when_people_would_act_on_it(
     records.claim_case(case.id, "ann")
     records.claim_case(case.id, "ann")  # no news
     records.decide_case(case.id, "ann", "suspend")
-    while carry.round():
-        pass
+    drain(carry)
     bodies = [json.loads(body) for _, body in receiver.got]
     assert sorted(b["type"] for b in bodies) == [
         "case.closed", "case.opened", "case.updated", "case.updated", "case.updated"
@@ -241,9 +284,9 @@ def test_a_failure_is_tried_again_later_each_time_and_then_given_up(
 def test_a_courier_that_dies_in_the_middle_loses_nothing(
     records: Records, receiver: Receiver, new_courier: Couriers, clock: Clock
 ) -> None:
-    records.add_webhook(receiver.url, ["decision"], "h")
+    hook = records.add_webhook(receiver.url, ["decision"], "h")
     records.add_decisions([acted(1)])
-    (taken,) = records.take_deliveries(clock.now + LEASE_MS, 10)  # and never settled
+    (taken,) = records.take_deliveries(clock.now + LEASE_MS, {hook.id: 10})  # and never settled
     carry = new_courier()
     assert carry.round() == 0
     clock.now += LEASE_MS
@@ -252,18 +295,182 @@ def test_a_courier_that_dies_in_the_middle_loses_nothing(
     assert headers["webhook-id"] == taken.message_id
 
 
-def test_one_bad_receiver_does_not_hold_up_the_others(
+def test_a_receiver_that_hangs_holds_up_nobody_else(
+    records: Records, receiver: Receiver, new_courier: Couriers
+) -> None:
+    """It has the oldest messages, and more than there are threads."""
+    with silent() as bad:
+        carry = new_courier(resolve=bad.resolve)
+        hook = records.add_webhook(f"http://127.0.0.1:{bad.port}/", ["decision"], "h")
+        records.add_decisions([acted(n) for n in range(100)])
+        records.add_webhook(receiver.url, ["decision"], "h")
+        records.add_decisions([acted(n) for n in range(100, 120)])
+        assert drain(carry) == 20
+        assert len(bad.asked) == AT_ONCE
+    carry.close()
+    assert len(receiver.got) == 20
+    assert records.get_webhook(hook.id)[0].waiting == 120
+
+
+def test_more_receivers_hang_than_there_are_threads(
+    records: Records,
+    receiver: Receiver,
+    new_courier: Couriers,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once they are known for it, they have half of the threads, whatever is due to them."""
+    monkeypatch.setattr(courier, "THREADS", 4)
+    with silent() as bad:
+        carry = new_courier(resolve=bad.resolve)
+        hosts = [f"h{n}.example" for n in range(9)]
+        for host in hosts:
+            records.add_webhook(f"http://{host}:{bad.port}/", ["decision"], "h")
+        records.add_decisions([acted(n) for n in range(5)])
+        monkeypatch.setattr(courier, "DEADLINE_S", 0.1)
+        _until(lambda: carry.round() == 0 and set(bad.asked) == set(hosts))
+        monkeypatch.setattr(courier, "DEADLINE_S", 60.0)
+        clock.now += FIRST_RETRY_MS
+        bad.asked.clear()
+        assert carry.round() == 0
+        records.add_webhook(receiver.url, ["decision"], "h")
+        records.add_decisions([acted(n) for n in range(5, 10)])
+        assert drain(carry) == 5
+        assert len(set(bad.asked)) == len(bad.asked) == 2
+    carry.close()
+    assert len(receiver.got) == 5
+
+
+def test_a_receiver_that_hangs_is_cut_off(
+    records: Records, new_courier: Couriers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "DEADLINE_S", 0.2)
+    with silent() as bad:
+        hook = records.add_webhook(f"http://127.0.0.1:{bad.port}/", ["decision"], "h")
+        records.add_decisions([acted(1)])
+        assert drain(new_courier()) == 1
+    assert records.get_webhook(hook.id)[0].waiting == 1
+
+
+def test_what_fails_holds_back_the_rest_of_its_webhook(
+    records: Records, receiver: Receiver, new_courier: Couriers, clock: Clock
+) -> None:
+    carry = new_courier()
+    hook = records.add_webhook(receiver.url, ["decision"], "h")
+    records.add_decisions([acted(n) for n in range(50)])
+    receiver.status = 500
+    assert drain(carry) <= AT_ONCE
+    clock.now += FIRST_RETRY_MS
+    assert drain(carry) == 1  # to see whether it is back
+    clock.now += FIRST_RETRY_MS - 1
+    assert drain(carry) == 0  # at least half of twice as long
+    receiver.status = 200
+    clock.now += FIRST_RETRY_MS + 1
+    assert drain(carry) == 50
+    assert records.get_webhook(hook.id)[0].waiting == 0
+
+
+def test_in_an_outage_no_attempt_is_counted_that_was_not_made(
+    records: Records, receiver: Receiver, new_courier: Couriers, clock: Clock
+) -> None:
+    carry = new_courier()
+    hook = records.add_webhook(receiver.url, ["decision"], "h")
+    records.add_decisions([acted(n) for n in range(12)])
+    receiver.status = 500
+    for _ in range(200):
+        clock.now += 60_000
+        drain(carry)
+    made = Counter(headers["webhook-id"] for headers, _ in receiver.got)
+    found, letters = records.get_webhook(hook.id)
+    assert {x.message_id for x in letters} == {m for m, n in made.items() if n == ATTEMPTS}
+    assert 0 < found.dead < 12
+    assert max(made.values()) == ATTEMPTS
+    receiver.status = 200
+    clock.now += 10**9  # a machine that slept: what waits is tried before it is given up
+    assert drain(carry) == 12 - found.dead
+    assert records.get_webhook(hook.id)[0].waiting == 0
+
+
+def test_several_couriers_share_the_work(
+    records: Records, receiver: Receiver, new_courier: Couriers
+) -> None:
+    records.add_webhook(receiver.url, ["decision"], "h")
+    records.add_decisions([acted(n) for n in range(60)])
+    couriers = [new_courier() for _ in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        assert sum(threads.map(drain, couriers)) == 60
+    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == len(receiver.got) == 60
+
+
+def test_what_ends_while_the_courier_closes_is_written_down(
     records: Records, receiver: Receiver, new_courier: Couriers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It accepts and says nothing: the attempt ends at the deadline, and is said to have failed."""
-    monkeypatch.setattr(courier, "DEADLINE_S", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        bad = records.add_webhook(f"http://127.0.0.1:{silent.getsockname()[1]}/", ["decision"], "h")
-        records.add_webhook(receiver.url, ["decision"], "h")
-        records.add_decisions([acted(1)])
-        assert new_courier().round() == 2
+    monkeypatch.setattr(courier, "ROUND_S", 0.0)
+    hook = records.add_webhook(receiver.url, ["decision"], "h")
+    records.add_decisions([acted(1)])
+    carry = new_courier()
+    carry.round()
+    carry.close()
     assert len(receiver.got) == 1
-    assert records.get_webhook(bad.id)[0].waiting == 1
+    assert records.get_webhook(hook.id)[0].waiting == 0
+
+
+# --- what is forgotten
+
+
+def test_what_waits_too_long_for_a_receiver_that_fails_is_given_up(
+    records: Records, receiver: Receiver, new_courier: Couriers, clock: Clock
+) -> None:
+    well = records.add_webhook(receiver.url, ["decision"], "h")
+    ill = records.add_webhook("https://203.0.113.1/", ["decision"], "h")  # refused: not public
+    records.add_decisions([acted(n) for n in range(20)])
+    clock.now += WAITS_MS  # the service was off, which is no receiver's fault
+    carry = new_courier()
+    drain(carry)
+    assert len(receiver.got) == 20
+    found, _ = records.get_webhook(ill.id)
+    assert (found.waiting, found.dead) == (20, 0)
+    clock.now += PRUNE_EVERY_MS
+    drain(carry)
+    found, letters = records.get_webhook(ill.id)
+    assert (found.waiting, found.dead) == (AT_ONCE + 1, 20 - AT_ONCE - 1)  # tried: due again
+    assert {x.error for x in letters} == {"due for 3 days, while the receiver failed"}
+    assert records.get_webhook(well.id)[0].dead == 0
+    assert records.redeliver(ill.id) == found.dead
+    drain(carry)
+    clock.now += PRUNE_EVERY_MS
+    drain(carry)
+    assert records.get_webhook(ill.id)[0].dead == 0  # as if new
+
+
+def test_dead_letters_are_kept_for_a_time_and_up_to_a_number(
+    records: Records,
+    receiver: Receiver,
+    new_courier: Couriers,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(courier, "ATTEMPTS", 1)
+    monkeypatch.setattr(outbox, "DEAD_MAX", 7)
+    monkeypatch.setattr(outbox, "PRUNED", 2)  # rows at once
+    carry = new_courier()
+    receiver.status = 500
+    hooks = [records.add_webhook(receiver.url + x, ["decision"], "h") for x in "ab"]
+    for n in range(10):
+        records.add_decisions([acted(n)])
+        drain(carry)
+        clock.now += courier.PAUSE_MAX_MS
+    assert [h.dead for h in records.list_webhooks()] == [10, 10]
+    before = [records.get_webhook(h.id)[1] for h in hooks]
+    receiver.status = 200
+    clock.now += PRUNE_EVERY_MS
+    for _ in range(3):
+        carry.round()
+    assert [records.get_webhook(h.id)[1] for h in hooks] == [told[:7] for told in before]
+    clock.now = before[0][3].created_at + DEAD_MS
+    for _ in range(3):
+        carry.round()
+    assert [records.get_webhook(h.id)[1] for h in hooks] == [told[:4] for told in before]
 
 
 def test_redirects_are_not_followed(
@@ -390,7 +597,7 @@ def test_the_certificate_is_checked_against_the_name(
         right = records.add_webhook(f"https://hook.example:{receiver.port}/", ["decision"], "h")
         wrong = records.add_webhook(f"https://other.example:{receiver.port}/", ["decision"], "h")
         records.add_decisions([acted(1)])
-        assert carry.round() == 2
+        assert drain(carry) == 2
     ((headers, _),) = receiver.got
     assert headers["host"] == f"hook.example:{receiver.port}"
     assert records.get_webhook(right.id)[0].waiting == 0
