@@ -21,8 +21,10 @@ from service.shoal import Answer, Earlier, Shoal, Taken
 QUEUE_MAX = 200_000  # events waiting
 BYTES_MAX = 256 * 2**20  # of bodies that are arriving, being read or waiting
 SLICE = 1024  # events folded between two chances for others
-FEW = 8  # so many are folded on the event loop
-QUICK_S = 0.005  # unless the last batch took longer (a slow disk, a sweep that holds the lock)
+# So many are folded on the event loop: on the thread, beside a busy loop, each step that lets go of the
+# interpreter waits to get it back, and a few dozen events take ten times as long.
+FEW = 64
+QUICK_S = 0.02  # unless the last batch took longer (a slow disk, a sweep that holds the lock)
 
 Told = Callable[[Sequence[AnyEvent], Sequence[Answer]], None]
 
