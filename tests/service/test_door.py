@@ -64,7 +64,7 @@ def test_a_fault_of_ours_is_a_problem_and_in_the_log(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret words")
 
     monkeypatch.setattr(shoal, "cluster_list", broken)
@@ -72,7 +72,7 @@ def test_a_fault_of_ours_is_a_problem_and_in_the_log(
     assert (told.status_code, told.headers[NAME]) == (500, "mine-1")
     assert told.json()["request_id"] == "mine-1"
     assert "secret words" not in told.text
-    monkeypatch.setattr(shoal, "ingest", broken)
+    monkeypatch.setattr(shoal, "take_in", broken)
     told = api.post("/v1/events", json=one(1), headers={NAME: "mine-2"})
     assert (told.status_code, told.headers[NAME]) == (500, "mine-2")
     said = capfd.readouterr().out

@@ -1,6 +1,7 @@
 """What was acted on reaches the records, whenever they can be written and however a service ended."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,9 @@ def test_records_that_are_gone_keep_nobody_from_being_answered(
         down.fail()
         (told,) = post(api, [of_ring(0)])
         assert told["decision"]["action"] == "review"
+        deadline = time.monotonic() + 20
+        while shoal.scribe.lost is None and time.monotonic() < deadline:
+            time.sleep(0.01)
         ready = api.get("/readyz").json()
         assert {"code": "records_lost", "detail": "the disk is full"} in ready["notes"]
         monkeypatch.setattr(module, "WAITING_MAX", 1)
