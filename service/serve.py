@@ -164,7 +164,8 @@ class _Server(uvicorn.Server):
         try:
             await asyncio.to_thread(self._shoal.start)
         except Exception as problem:
-            self.problem, self.should_exit = problem, True
+            if not self.should_exit:  # or it was ended in the middle of it
+                self.problem, self.should_exit = problem, True
             return
         # what is here now stays as long as the process: the collector need not look at it again
         # with every few thousand events (a tenth of an ingest's time)

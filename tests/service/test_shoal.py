@@ -340,6 +340,22 @@ def _serve_slowly(port: int, data: str, said: str, go: str) -> None:
     serve(port, data, said)
 
 
+def test_a_service_that_is_ended_while_it_starts_ends_in_peace(tmp_path: Path) -> None:
+    data, go = tmp_path / "data", tmp_path / "go"
+    with Process(data, _serve_slowly, (str(go),), ready=False) as service:
+        deadline = time.monotonic() + READY_S
+        while not service.alive():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        service.signal(signal.SIGTERM)
+        while service.alive():
+            time.sleep(0.02)
+        go.touch()
+        assert service.ended() == 0
+    with Process(data) as service:  # nothing holds the folder
+        assert service.client.post("/v1/events", json=one(1)).status_code == 200
+
+
 def test_a_start_that_fails_ends_the_service(tmp_path: Path) -> None:
     data = tmp_path / "data"
     (data / "valkey").mkdir(parents=True)
