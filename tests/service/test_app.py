@@ -683,7 +683,8 @@ def test_keys_are_not_looked_up_at_every_request(
     began = time.monotonic()
     for n in range(100):
         assert api.post("/v1/events", json=one(n), headers=headers).status_code == 200
-    assert reads <= 2 * (1 + time.monotonic() - began)
+    # keys twice a second, webhooks once, canaries now and then
+    assert reads <= 4 * (1 + time.monotonic() - began)
 
 
 def test_the_last_key_revoked_opens_nothing(keyed: Keyed) -> None:
